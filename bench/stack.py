@@ -81,7 +81,10 @@ class Stack:
         """Run ``onecollector ARGS`` on this stack."""
         done = subprocess.run(
             [sys.executable, "-m", "onecollector.cli.main", *args],
-            env=self.env, text=True, capture_output=True, timeout=timeout,
+            env=self.env,
+            text=True,
+            capture_output=True,
+            timeout=timeout,
         )
         if check and done.returncode != 0:
             raise RuntimeError(f"onecollector {' '.join(args)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
@@ -101,7 +104,12 @@ class Stack:
         import docker.types
 
         return self.docker.containers.run(
-            IMAGE, ["/bin/sh", "-c", script], detach=True, network_mode="none", remove=remove, name=name,
+            IMAGE,
+            ["/bin/sh", "-c", script],
+            detach=True,
+            network_mode="none",
+            remove=remove,
+            name=name,
             labels={"onecollector.io/service": service, **(labels or {})},
             log_config=docker.types.LogConfig(**log_config) if log_config else None,
         )
@@ -109,7 +117,8 @@ class Stack:
     def loki(self, path: str, tenant: str = "default", **params: Any) -> Any:
         """GET a Loki API path; the ``data`` of its answer."""
         answer = self.http.get(
-            f"{self.runtime.loki_url}{path}", params=params,
+            f"{self.runtime.loki_url}{path}",
+            params=params,
             headers={"X-Scope-OrgID": tenant, "X-Loki-Response-Encoding-Flags": "categorize-labels"},
         )
         answer.raise_for_status()
@@ -118,17 +127,32 @@ class Stack:
     def first_line(self, selector: str, since_s: float = 3600, tenant: str = "default") -> bool:
         """Whether any line of the selector is queryable."""
         now = time.time_ns()
-        data = self.loki("/loki/api/v1/query_range", tenant, query=selector, start=now - int(since_s * 1e9),
-                         end=now + int(5e9), limit=1)
+        data = self.loki(
+            "/loki/api/v1/query_range",
+            tenant,
+            query=selector,
+            start=now - int(since_s * 1e9),
+            end=now + int(5e9),
+            limit=1,
+        )
         return bool(data["result"])
 
-    def rows(self, selector: str, since_s: float = 7200, tenant: str = "default", ahead_s: float = 60) -> list[tuple[int, str, str]]:
+    def rows(
+        self, selector: str, since_s: float = 7200, tenant: str = "default", ahead_s: float = 60
+    ) -> list[tuple[int, str, str]]:
         """All rows as (time ns, line, container id/segment/record number), in order; exact, by overlapping pages."""
         start, end = time.time_ns() - int(since_s * 1e9), time.time_ns() + int(ahead_s * 1e9)
         limit, seen, out = 20_000, set[tuple[int, str, str]](), []
         while True:
-            data = self.loki("/loki/api/v1/query_range", tenant, query=selector, start=start, end=end,
-                             limit=limit, direction="forward")
+            data = self.loki(
+                "/loki/api/v1/query_range",
+                tenant,
+                query=selector,
+                start=start,
+                end=end,
+                limit=limit,
+                direction="forward",
+            )
             page = []
             for stream in data["result"]:
                 for stamp, line, extra in stream["values"]:
