@@ -1,0 +1,137 @@
+"""The programs of one machine and the files they start from, rendered from settings and runtime."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from onecollector.local.supervisor import Program
+from onecollector_resources.runtime import Runtime, collector_environment
+from onecollector_resources.settings import Settings, config_file
+
+GATES = "stanza.synchronousLogEmitter"
+"""Without it a kill can lose what the reader had emitted and the queue had not taken yet."""
+
+DAGSTER_YAML = {
+    "telemetry": {"enabled": False},
+    "concurrency": {
+        "runs": {
+            "max_concurrent_runs": 4,
+            # One reconcile at a time: the tag is the lock, and unlike a pool it cannot leak a slot.
+            "tag_concurrency_limits": [{"key": "onecollector/plane", "value": "control", "limit": 1}],
+        }
+    },
+    "run_queue": {"dequeue_interval_seconds": 1, "dequeue_use_threads": True, "dequeue_num_workers": 4},
+    "sensors": {"use_threads": True, "num_workers": 4, "num_submit_workers": 4},
+    "schedules": {"use_threads": True, "num_workers": 2},
+    "run_monitoring": {
+        "enabled": True,
+        "poll_interval_seconds": 10,
+        "start_timeout_seconds": 60,
+        "max_runtime_seconds": 900,
+        "free_slots_after_run_end_seconds": 30,
+    },
+    "run_retries": {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False},
+    "retention": {"sensor": {"purge_after_days": {"skipped": 1, "success": 14, "failure": 30}}},
+}
+
+
+def collector_run_script(settings: Settings, runtime: Runtime) -> str:
+    """A shell script that writes its pid and becomes the collector."""
+    layout = settings.layout
+    environment = collector_environment(
+        layout, runtime, host=settings.agent.host_name, environment=settings.environment
+    ) | {"GOMEMLIMIT": f"{int(settings.collector.memory_limit_mib * 0.8)}MiB"}
+    exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in sorted(environment.items()))
+    return (
+        "#!/bin/sh\n# Written by `onecollector up`. The collector is only ever killed, never asked to stop.\n"
+        f"{exports}\n"
+        f"echo $$ > {shlex.quote(str(layout.collector_pid))}\n"
+        f"exec {shlex.quote(runtime.collector_binary)} --config {shlex.quote(str(layout.active_config))} "
+        f"--feature-gates={GATES}\n"
+    )
+
+
+def dagster_yaml(settings: Settings) -> str:
+    """The instance's dagster.yaml: as in the repository, with Postgres where the settings say so."""
+    config: dict[str, object] = dict(DAGSTER_YAML)
+    if settings.dagster.postgres_url:
+        url = settings.dagster.postgres_url
+        for bare in ("postgresql://", "postgres://"):
+            # A bare scheme means another driver to SQLAlchemy 2.1 than the one dagster-postgres brings.
+            url = url.replace(bare, "postgresql+psycopg2://", 1) if url.startswith(bare) else url
+        config["storage"] = {"postgres": {"postgres_url": url}}
+    return yaml.safe_dump(config, sort_keys=True)
+
+
+def workspace_yaml(runtime: Runtime) -> str:
+    """One gRPC code server: location ``control``."""
+    server = {"host": "127.0.0.1", "port": runtime.code_server_port, "location_name": "control"}
+    return yaml.safe_dump({"load_from": [{"grpc_server": server}]})
+
+
+def shared_environment(settings: Settings) -> dict[str, str]:
+    """What every Python part needs to see the same settings as `up` does."""
+    environment = {key: value for key, value in os.environ.items() if key.startswith("ONECOLLECTOR_")}
+    found = config_file()
+    if found is not None:
+        environment["ONECOLLECTOR_CONFIG"] = str(found.resolve())
+    environment["ONECOLLECTOR_STATE_DIR"] = str(settings.layout.root)
+    environment["DAGSTER_HOME"] = str(settings.layout.dagster_home)
+    environment["PYTHONUNBUFFERED"] = "1"
+    return environment
+
+
+def programs(settings: Settings, runtime: Runtime) -> list[Program]:
+    """Every supervised program, in the order of starting."""
+    layout, python, shared = settings.layout, sys.executable, shared_environment(settings)
+    dagster_env: Mapping[str, str] = {**shared, "DAGSTER_DISABLE_TELEMETRY": "1"}
+    workspace = str(layout.dagster_home / "workspace.yaml")
+    bin_dir = Path(python).parent
+    rows = [
+        Program(
+            "collector", ("/bin/sh", str(layout.collector / "run.sh")), {}, "KILL", restart_at_once=True, priority=20
+        ),
+        Program("agent", (python, "-m", "onecollector.agent"), shared, priority=30),
+        Program(
+            "control",
+            (
+                str(bin_dir / "dagster"),
+                "api",
+                "grpc",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(runtime.code_server_port),
+                "--max-workers",
+                "40",
+                "-m",
+                "onecollector.locations.control",
+                "--location-name",
+                "control",
+            ),
+            dagster_env,
+            priority=40,
+        ),
+        Program("daemon", (str(bin_dir / "dagster-daemon"), "run", "-w", workspace), dagster_env, priority=50),
+        Program(
+            "webserver",
+            (str(bin_dir / "dagster-webserver"), "-h", "127.0.0.1", "-p", str(runtime.dagster_port), "-w", workspace),
+            dagster_env,
+            "INT",
+            priority=50,
+        ),
+    ]
+    if settings.loki.url is None:
+        secrets = {}
+        if settings.loki.s3 is not None:
+            names = (settings.loki.s3.access_key_env, settings.loki.s3.secret_key_env)
+            secrets = {name: os.environ.get(name, "") for name in names}
+        command = (runtime.loki_binary, f"-config.file={layout.loki / 'config.yaml'}", "-config.expand-env=true")
+        rows.insert(0, Program("loki", command, secrets, "TERM", 60, priority=10))
+    return rows

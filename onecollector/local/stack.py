@@ -1,0 +1,291 @@
+"""`up` and `down`: everything on one machine, started in order, healed when it is half there, stopped exactly.
+
+`up` is level-triggered like the rest: it computes what should be there, writes what differs, starts what is missing and
+waits until each part says it is healthy. Running it twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from onecollector.local.health import PartHealth, part_health
+from onecollector.local.ports import PREFERRED, choose_ports, is_free, taken_message
+from onecollector.local.processes import end_marked, marked_processes
+from onecollector.local.programs import collector_run_script, dagster_yaml, programs, workspace_yaml
+from onecollector.local.supervisor import Supervisor, SupervisorError
+from onecollector_resources.layout import StateLayout
+from onecollector_resources.runtime import Runtime, RuntimeMissing, collector_environment, load_runtime, save_runtime
+from onecollector_resources.settings import Settings
+
+READY_S = 90.0
+"""Seconds `up` waits for all parts; warm it takes about a dozen."""
+
+
+class UpFailed(RuntimeError):
+    """`up` could not bring everything up; the message names the part, its log and the next step."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpResult:
+    """What `up` did. ``seconds`` by part: from the start of `up` until it was first seen healthy."""
+
+    runtime: Runtime
+    seconds: dict[str, float]
+    started: tuple[str, ...]
+    engine: str
+    total_s: float
+
+
+Progress = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    return None
+
+
+def _write(path: Path, text: str, mode: int = 0o600) -> bool:
+    """Write atomically where the content differs; True where it did."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text, encoding="utf-8")
+    beside.chmod(mode)
+    beside.replace(path)
+    return True
+
+
+def _find_binaries(settings: Settings) -> dict[str, str]:
+    from onecollector.parts.locate import locate
+
+    names = ["collector"] if settings.loki.url else ["collector", "loki"]
+    found = {name: locate(name) for name in names}
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        raise UpFailed(f"missing: {', '.join(missing)}; run: onecollector install")
+    return {name: str(path) for name, path in found.items()}
+
+
+def _remembered(layout: StateLayout) -> Runtime | None:
+    try:
+        return load_runtime(layout)
+    except RuntimeMissing:
+        return None
+
+
+def plan_runtime(settings: Settings, docker_host: str, docker_links: str) -> Runtime:
+    """Ports, addresses and binaries of this machine. Raises PortTaken, UpFailed."""
+    before = _remembered(settings.layout)
+    known: dict[str, int] = {}
+    if before is not None:
+        known = {
+            "loki": before.loki_port,
+            "loki_grpc": before.loki_grpc_port,
+            "agent": before.agent_port,
+            "collector_health": before.collector_health_port,
+            "collector_metrics": before.collector_metrics_port,
+            "dagster": before.dagster_port,
+            "code_server": before.code_server_port,
+        }
+    wanted = {
+        "loki": settings.loki.port,
+        "agent": settings.agent.port,
+        "collector_health": settings.collector.health_port,
+        "collector_metrics": settings.collector.metrics_port,
+        "dagster": settings.dagster.port,
+    }
+    ports = choose_ports(wanted, known)
+    binaries = _find_binaries(settings)
+    return Runtime(
+        loki_url=(settings.loki.url or f"http://127.0.0.1:{ports['loki']}").rstrip("/"),
+        loki_port=ports["loki"],
+        loki_grpc_port=ports["loki_grpc"],
+        agent_port=ports["agent"],
+        collector_health_port=ports["collector_health"],
+        collector_metrics_port=ports["collector_metrics"],
+        dagster_port=ports["dagster"],
+        code_server_port=ports["code_server"],
+        docker_host=docker_host,
+        docker_links=docker_links,
+        collector_binary=binaries["collector"],
+        loki_binary=binaries.get("loki", ""),
+    )
+
+
+def _refuse_taken_ports(settings: Settings, runtime: Runtime) -> None:
+    """A port of a part that does not run must be free now; after the start nobody could say who took it."""
+    running = {process.pid for process in marked_processes(settings.layout)}
+    ports = {
+        "loki": runtime.loki_port,
+        "loki_grpc": runtime.loki_grpc_port,
+        "agent": runtime.agent_port,
+        "collector_health": runtime.collector_health_port,
+        "collector_metrics": runtime.collector_metrics_port,
+        "dagster": runtime.dagster_port,
+        "code_server": runtime.code_server_port,
+    }
+    from onecollector.local.ports import holder_of
+
+    for part in PREFERRED:
+        if part.startswith("loki") and settings.loki.url:
+            continue
+        if not is_free(ports[part]):
+            holder = holder_of(ports[part])
+            if holder is None or holder.pid not in running:
+                raise UpFailed(taken_message(part, ports[part]))
+
+
+def _write_files(settings: Settings, runtime: Runtime) -> list[str]:
+    """All generated files; answers the programs whose file changed."""
+    layout, changed = settings.layout, []
+    if settings.loki.url is None:
+        from onecollector_resources.loki.config import render_loki_config
+
+        text = render_loki_config(
+            settings, data_dir=layout.loki, http_port=runtime.loki_port, grpc_port=runtime.loki_grpc_port
+        )
+        if _write(layout.loki / "config.yaml", text):
+            from onecollector_resources.loki.lifecycle import verify_config
+
+            verify_config(Path(runtime.loki_binary), layout.loki / "config.yaml")
+            changed.append("loki")
+    if _write(layout.collector / "run.sh", collector_run_script(settings, runtime), 0o700):
+        changed.append("collector")
+    _write(layout.dagster_home / "dagster.yaml", dagster_yaml(settings))
+    _write(layout.dagster_home / "workspace.yaml", workspace_yaml(runtime))
+    layout.file_links.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return changed
+
+
+def _first_config(settings: Settings, runtime: Runtime) -> None:
+    """A config to start with, where there is none: the same builder and checks as in every rollout."""
+    layout = settings.layout
+    if layout.active_config.exists():
+        return
+    from onecollector_resources.collector.builder import OtelConfigBuilder
+    from onecollector_resources.collector.validate import component_names
+
+    binary = Path(runtime.collector_binary)
+    builder = OtelConfigBuilder(settings, component_names(binary))
+    config = builder.generate_config()
+    environment = collector_environment(
+        layout, runtime, host=settings.agent.host_name, environment=settings.environment
+    )
+    findings = [f for f in builder.validate_config(config.text, binary, environment) if f.level == "error"]
+    if findings:
+        raise UpFailed(
+            "the first collector config is not valid: " + "; ".join(f"{f.where}: {f.message}" for f in findings)
+        )
+    _write(layout.active_config, config.text)
+    _write(layout.last_good_config, config.text)
+
+
+def up(settings: Settings, progress: Progress = _silent) -> UpResult:
+    """Bring everything up and wait until every part is healthy.
+
+    Raises UpFailed, PortTaken or SupervisorError with what is wrong and what to do.
+    """
+    began = time.monotonic()
+    layout = settings.layout
+    layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    from onecollector.local.engine import use_engine
+
+    engine = use_engine(settings, progress)
+    runtime = plan_runtime(settings, engine.url, engine.links)
+    supervisor = Supervisor(layout)
+    alive = supervisor.alive()
+    if not alive:
+        # Whatever a killed supervisord left behind holds the ports and files of what is to be started.
+        left = end_marked(layout)
+        if left:
+            progress(f"ended {len(left)} processes that a killed supervisor had left")
+        _refuse_taken_ports(settings, runtime)
+    save_runtime(layout, runtime)
+    from onecollector_resources.registry.store import LogSourceRegistry
+
+    LogSourceRegistry(settings.registry_url).migrate()
+    changed = _write_files(settings, runtime)
+    _first_config(settings, runtime)
+    supervisor.write_config(programs(settings, runtime))
+    if alive:
+        touched = supervisor.update()
+        for name in changed:
+            if name not in touched:
+                supervisor.restart(name)
+        started = tuple(sorted({*touched, *changed, *supervisor.heal()}))
+    else:
+        supervisor.start()
+        started = tuple(info.name for info in supervisor.processes())
+    seconds = wait_healthy(settings, runtime, supervisor, began, progress)
+    return UpResult(runtime, seconds, started, engine.note, time.monotonic() - began)
+
+
+def wait_healthy(
+    settings: Settings,
+    runtime: Runtime,
+    supervisor: Supervisor,
+    began: float,
+    progress: Progress,
+    timeout_s: float = READY_S,
+) -> dict[str, float]:
+    """Seconds since ``began`` until each part was healthy. Raises UpFailed naming the part and its log."""
+    seconds: dict[str, float] = {}
+    end = time.monotonic() + timeout_s
+    while True:
+        parts = part_health(settings, runtime, supervisor, skip=frozenset(seconds))
+        for part in parts:
+            if part.ok:
+                seconds[part.part] = time.monotonic() - began
+                progress(f"{part.part} {seconds[part.part]:.1f}s")
+        waiting = [part for part in parts if not part.ok]
+        if not waiting:
+            return seconds
+        if time.monotonic() > end:
+            raise UpFailed("; ".join(_why_not(part) for part in waiting))
+        time.sleep(0.1)
+
+
+def _why_not(part: PartHealth) -> str:
+    tail = ""
+    with contextlib.suppress(OSError):
+        tail = " | ".join(Path(part.log).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:])
+    return f"{part.part} is not healthy: {part.note}; its log {part.log} ends: {tail[-600:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class DownResult:
+    """What `down` ended: the supervisor, processes it had lost, the engine of our own."""
+
+    supervised: bool
+    left_over: tuple[int, ...]
+    engine_stopped: bool
+
+
+def down(settings: Settings) -> DownResult:
+    """Stop exactly what `up` started, in whatever state it is. Harmless when nothing runs."""
+    layout = settings.layout
+    supervisor = Supervisor(layout)
+    supervised = supervisor.alive()
+    with contextlib.suppress(SupervisorError):
+        supervisor.shutdown()
+    left = end_marked(layout)
+    from onecollector.local.engine import stop_own_engine
+
+    return DownResult(supervised, tuple(left), stop_own_engine(layout))
+
+
+def restart(settings: Settings, part: str | None = None) -> None:
+    """Restart one part, or all. Raises SupervisorError for an unknown part or where nothing runs."""
+    supervisor = Supervisor(settings.layout)
+    names = [info.name for info in supervisor.processes()]
+    if not names:
+        raise SupervisorError("nothing runs; start with: onecollector up")
+    if part is not None and part not in names:
+        raise SupervisorError(f"unknown part {part!r}; there are: {', '.join(names)}")
+    for name in [part] if part else names:
+        supervisor.restart(name)
+    wait_healthy(settings, load_runtime(settings.layout), supervisor, time.monotonic(), _silent)
