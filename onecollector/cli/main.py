@@ -1,0 +1,67 @@
+"""The command line: every command says only what it saw, and exits 0 only when that is true.
+
+Commands import what they need inside, so that ``--help`` and shell completion answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from onecollector.cli import config as config_commands
+from onecollector.cli import machine, reading
+
+app = typer.Typer(
+    name="onecollector",
+    help="Every container's logs in Grafana Loki, decided, recorded and proved by Dagster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(config_commands.app, name="config")
+
+app.command("install")(machine.install)
+app.command("up")(machine.up)
+app.command("down")(machine.down)
+app.command("restart")(machine.restart)
+app.command("status")(machine.status)
+app.command("doctor")(machine.doctor)
+app.command("env")(machine.env)
+app.command("logs")(machine.logs)
+app.command("demo")(machine.demo)
+app.command("sources")(reading.sources)
+app.command("prove")(reading.prove)
+app.command("query")(reading.query)
+app.command("gaps")(reading.gaps)
+
+
+@app.callback(invoke_without_command=True)
+def version_or_help(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Every container's logs in Grafana Loki, decided, recorded and proved by Dagster."""
+    if version:
+        from importlib.metadata import version as installed
+
+        print(installed("onecollector"))  # noqa: T201
+        raise typer.Exit
+
+
+def run() -> None:
+    """Entry point: known errors are one message on stderr and exit code 2; Ctrl-C is 130."""
+    from onecollector.cli.errors import KNOWN, explain
+
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except KNOWN() as error:
+        print(explain(error), file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()
