@@ -119,6 +119,14 @@ class LokiSettings(_Section):
     bearer_env: str | None = Field(None, description="Variable that holds a bearer token for Loki.")
     alertmanager_url: str | None = Field(None, description="Alertmanager that the ruler notifies.")
     overrides: dict[str, Any] = Field(default_factory=dict, description="Merged into our own Loki's config, last.")
+    tenant_overrides: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Limits of single tenants of our own Loki, taken in without a restart."
+    )
+
+    @property
+    def bearer(self) -> str | None:
+        """The bearer token, read from the variable that ``bearer_env`` names."""
+        return os.environ.get(self.bearer_env) if self.bearer_env else None
 
 
 class DagsterSettings(_Section):

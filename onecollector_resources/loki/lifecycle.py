@@ -1,0 +1,133 @@
+"""Loki's life on one machine: verify a config, start, stop with its data safe, restart, delete, look whether it is well.
+
+``up`` lets a supervisor run the same command; this class runs it directly, for scratch instances and for tests.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from onecollector_resources.loki.config import LokiConfigError
+
+
+class LokiLifecycleError(RuntimeError):
+    """Loki did not do what was asked; the message carries the end of its log."""
+
+
+def verify_config(binary: Path, config: Path, environment: Mapping[str, str] | None = None) -> None:
+    """Let the binary itself check the file. Raises LokiConfigError with its words."""
+    done = subprocess.run(
+        [str(binary), f"-config.file={config}", "-config.expand-env=true", "-verify-config"],
+        text=True,
+        capture_output=True,
+        timeout=60,
+        env=dict(environment) if environment else None,
+    )
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise LokiConfigError(f"{config}: Loki refuses it: {said[-1] if said else 'no reason given'}")
+
+
+@dataclass
+class LokiLifecycle:
+    """One Loki process. ``stop_s``: how long a graceful stop may take before it counts as failed."""
+
+    binary: Path
+    config: Path
+    data_dir: Path
+    http_port: int
+    log: Path
+    environment: Mapping[str, str] | None = None
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    def command(self) -> list[str]:
+        """The command line that a supervisor runs."""
+        return [str(self.binary), f"-config.file={self.config}", "-config.expand-env=true"]
+
+    def start(self, timeout_s: float = 60) -> float:
+        """Verify, start and wait until ready; answers seconds. Raises LokiConfigError, LokiLifecycleError."""
+        verify_config(self.binary, self.config, self.environment)
+        began = self.clock()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command(),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=dict(self.environment) if self.environment else None,
+            )
+        while not self.ready():
+            if self._process.poll() is not None or self.clock() - began > timeout_s:
+                code = self._process.poll()
+                self.kill()
+                raise LokiLifecycleError(
+                    f"Loki is not ready after {self.clock() - began:.0f} s (exit {code}): {self._log_tail()}"
+                )
+            self.sleep(0.1)
+        return self.clock() - began
+
+    def ready(self) -> bool:
+        """Whether ``/ready`` says so."""
+        try:
+            return httpx.get(f"{self.url}/ready", timeout=2).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def flush(self) -> None:
+        """Write all chunks to the store now. Raises httpx.HTTPError."""
+        httpx.post(f"{self.url}/flush", timeout=120).raise_for_status()
+
+    def stop(self, timeout_s: float = 60) -> None:
+        """SIGTERM: Loki flushes and ends. Raises LokiLifecycleError when it does not within ``timeout_s``."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise LokiLifecycleError(f"Loki did not end within {timeout_s:.0f} s; its log: {self.log}") from error
+        self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL: what was acknowledged is in the write-ahead log."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> float:
+        """Stop and start; answers seconds until ready."""
+        self.stop()
+        return self.start()
+
+    def delete_data(self, *, confirmed: bool) -> int:
+        """Remove everything Loki stored; answers bytes. Raises LokiLifecycleError when it runs or was not confirmed."""
+        if not confirmed:
+            raise LokiLifecycleError(f"deleting {self.data_dir} needs a confirmation: nothing was deleted")
+        if self._process is not None or self.ready():
+            raise LokiLifecycleError("Loki runs; stop it before its data is deleted")
+        size = sum(path.stat().st_size for path in self.data_dir.rglob("*") if path.is_file())
+        for path in self.data_dir.iterdir() if self.data_dir.exists() else ():
+            if path != self.config:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return size
+
+    def _log_tail(self) -> str:
+        try:
+            return " | ".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:])[-600:]
+        except OSError:
+            return f"no log at {self.log}"
