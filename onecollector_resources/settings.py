@@ -82,20 +82,29 @@ class AgentSettings(_Section):
     host_name: str = Field(default_factory=socket.gethostname, description="Name of this host in registry and Loki.")
     port: int | None = Field(None, description="Loopback port of the agent's API; empty: chosen and remembered.")
     link_root: Path | None = Field(
-        None, description="Folder of the link tree; empty: <DockerRootDir>/onecollector/links. Must be inside Docker's root."
+        None,
+        description="Folder of the link tree; empty: <DockerRootDir>/onecollector/links. Must be inside Docker's root.",
     )
     listing_interval_s: float = Field(5.0, ge=0.5, le=300, description="Seconds between full listings.")
     finished_max_age_s: float = Field(86_400.0, ge=0, description="Links of finished containers are kept this long.")
     links_max_bytes: int = Field(8 << 30, ge=1 << 20, description="Most bytes that finished links may hold.")
-    free_space_floor_bytes: int = Field(1 << 30, ge=0, description="Finished links go, oldest first, below this free space.")
-    backfill_horizon_s: float = Field(86_400.0, ge=0, description="Older lines of containers found at first start are left out.")
-    confirm_within_s: float = Field(10.0, ge=1, le=300, description="A new config that is not confirmed in time is taken back.")
+    free_space_floor_bytes: int = Field(
+        1 << 30, ge=0, description="Finished links go, oldest first, below this free space."
+    )
+    backfill_horizon_s: float = Field(
+        86_400.0, ge=0, description="Older lines of containers found at first start are left out."
+    )
+    confirm_within_s: float = Field(
+        10.0, ge=1, le=300, description="A new config that is not confirmed in time is taken back."
+    )
 
 
 class CollectorSettings(_Section):
     memory_limit_mib: int = Field(400, ge=100, description="Memory limit of the collector, in MiB.")
     queue_total_mib: int = Field(4096, ge=64, description="Host-wide limit over all tenants' queues, in MiB.")
-    poll_interval_ms: int | None = Field(None, description="Poll interval of log files; empty: by number of live links.")
+    poll_interval_ms: int | None = Field(
+        None, description="Poll interval of log files; empty: by number of live links."
+    )
     health_port: int | None = Field(None, description="Loopback port of health_check; empty: chosen.")
     metrics_port: int | None = Field(None, description="Loopback port of the collector's metrics; empty: chosen.")
 
@@ -150,7 +159,11 @@ class Settings(BaseSettings):
     """All settings. See docs/settings.md, which is generated from this model."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ONECOLLECTOR_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix="ONECOLLECTOR_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
 
     state_dir: Path = Field(
@@ -202,7 +215,9 @@ class Settings(BaseSettings):
             if source.tenant not in self.tenants:
                 raise ValueError(f"files[{index}].tenant: {source.tenant!r} is not one of {sorted(self.tenants)}")
             if source.multiline is not None and source.multiline not in self.multiline:
-                raise ValueError(f"files[{index}].multiline: {source.multiline!r} is not one of {sorted(self.multiline)}")
+                raise ValueError(
+                    f"files[{index}].multiline: {source.multiline!r} is not one of {sorted(self.multiline)}"
+                )
         if self.loki.store == "s3" and self.loki.s3 is None:
             raise ValueError("loki.s3: needed with loki.store: s3")
         return self

@@ -1,0 +1,96 @@
+"""Links as records, and their names: a name holds everything, so a lost journal can be read back from the tree."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+LINK_NAME = re.compile(r"(?P<name>[^/]+)--(?P<id>[0-9a-f]{64})(?:\.(?P<segment>\d+))?\.log")
+
+PENDING = ".pending"
+PROBES = "onecollector-probe"
+"""Service folder of probe files: not ours to keep or to prove."""
+
+SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRow:
+    """What the journal keeps of a link: what its name does not say."""
+
+    source_id: str
+    segment: int
+    dev: int
+    ino: int
+    mode: Literal["link", "spool"]
+    finished: bool
+    delivered: bool
+    records: int
+    joined: int
+    counted: int
+    read: int
+    created: float
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """One link as people and other parts see it. Sizes in bytes."""
+
+    source_id: str
+    tenant: str
+    service: str
+    segment: int
+    path: str
+    mode: Literal["link", "spool"]
+    placed: bool
+    finished: bool
+    size: int
+    read: int
+    reason: str = ""
+
+    @property
+    def behind(self) -> int:
+        """Bytes that the collector has not read yet."""
+        return max(0, self.size - self.read)
+
+
+class LinkJournal(Protocol):
+    """Where a LinkKeeper remembers; writes may be lost with a power cut, not with a kill."""
+
+    def load_links(self) -> list[LinkRow]: ...
+    def save_link(self, row: LinkRow) -> None: ...
+    def forget_link(self, source_id: str, segment: int) -> None: ...
+    def load_value(self, key: str) -> str | None: ...
+    def save_value(self, key: str, value: str) -> None: ...
+
+
+def link_name(safe_name: str, source_id: str, segment: int) -> str:
+    """``<name>--<id>[.<n>].log``; the first file has no number."""
+    return f"{safe_name}--{source_id}{f'.{segment}' if segment else ''}.log"
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedName:
+    """What a path below a tree says."""
+
+    tenant: str
+    pipeline: str
+    service: str
+    safe_name: str
+    source_id: str
+    segment: int
+
+
+def parse_path(path: Path, tree: Path) -> PlacedName | None:
+    """A placed link's path read back; None for what is not one."""
+    try:
+        parts = path.relative_to(tree).parts
+    except ValueError:
+        return None
+    match = LINK_NAME.fullmatch(path.name)
+    if match is None or len(parts) != 4:
+        return None
+    return PlacedName(parts[0], parts[1], parts[2], match["name"], match["id"], int(match["segment"] or 0))

@@ -1,0 +1,938 @@
+"""LinkKeeper: keeps a tree of hard links whose names say who wrote a file, one link for every file a source ever had.
+
+A new file is *claimed* under ``.pending`` the moment inotify tells of it, before anybody knows whose it is, because its
+container may be gone in a tenth of a second. It is *placed* by a rename when its tenant has a live pipeline and its head
+tells it from all others; a head that ties is spooled. ``reconcile`` makes all of this true again from a full listing, so
+a lost event costs a few seconds.
+
+A link of a container that ended goes when Loki has shown its last record. Should the container be started again, its
+file is linked again under the same segment number; what the collector then reads twice is equal in every part to what
+Loki has, and Loki keeps one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from onecollector_resources.discovery.heads import FINGERPRINT, judge_plain, judge_timed
+from onecollector_resources.discovery.links_model import (
+    PENDING,
+    PROBES,
+    LinkJournal,
+    LinkRow,
+    LinkStatus,
+    link_name,
+    parse_path,
+)
+from onecollector_resources.discovery.retention import Held, Limits, links_to_drop
+from onecollector_resources.discovery.spool import FileSpool
+from onecollector_resources.discovery.watch import FolderWatch
+from onecollector_resources.records import (
+    CollectMode,
+    Gap,
+    GapCause,
+    ObservedSource,
+    Phase,
+    SegmentRecords,
+    pipeline_name,
+)
+from onecollector_resources.settings import AgentSettings
+
+log = structlog.get_logger()
+
+Inode = tuple[int, int]
+
+CLAIM = re.compile(r"(?P<id>[0-9a-f]{64})\.claim\.(?P<n>\d+)")
+CONTAINER_LOG = re.compile(r"(?P<id>[0-9a-f]{64})-json\.log(?:\.(?P<n>\d+))?")
+COUNT_BLOCK = 1 << 20
+COMPLETE = rb'\n","stream"'
+"""Ends the text of a whole line in Docker's JSON; a part of a long line has no ``\n`` there."""
+
+
+@dataclass(slots=True)
+class Link:
+    """A link in memory. ``path`` is where it lies now, ``reason`` why it is not placed."""
+
+    observed: ObservedSource
+    segment: int
+    path: Path
+    inode: Inode
+    mode: Literal["link", "spool"] = "link"
+    placed: bool = False
+    finished: bool = False
+    delivered: bool = False
+    reason: str = ""
+    created: float = 0.0
+    records: int = 0
+    joined: int = 0
+    counted: int = 0
+    read: int = 0
+    truncated: bool = False
+    spool: FileSpool | None = None
+    source: Path | None = None
+    """What a spool copies: a pending link, or a file on another file system."""
+    head: bytes = b""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return (self.observed.source_id, self.segment)
+
+    def row(self) -> LinkRow:
+        return LinkRow(
+            self.observed.source_id,
+            self.segment,
+            *self.inode,
+            self.mode,
+            self.finished,
+            self.delivered,
+            self.records,
+            self.joined,
+            self.counted,
+            self.read,
+            self.created,
+            self.truncated,
+        )
+
+
+@dataclass(slots=True)
+class _Source:
+    observed: ObservedSource
+    links: dict[int, Link] = field(default_factory=dict)
+    folder_mtime: int = -1
+    next_segment: int = 0
+    done: dict[Inode, tuple[int, int]] = field(default_factory=dict)
+    """Inode of a delivered file whose link went while the file is still there: its segment and its size then."""
+    spool_reason: str = ""
+
+
+class LinkKeeper:
+    """See the module's text. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        docker_links: Path | None,
+        file_links: Path,
+        journal: LinkJournal,
+        read_positions: Callable[[], Mapping[Inode, int]],
+        report_gap: Callable[[Gap], None],
+        settings: AgentSettings,
+        docker_containers: Path | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        import time
+
+        self.host, self.docker_links, self.file_links = host, docker_links, file_links
+        self.containers = docker_containers
+        self._journal, self._positions, self._report = journal, read_positions, report_gap
+        self._settings, self._clock = settings, clock or time.time
+        self._lock = threading.RLock()
+        self._sources: dict[str, _Source] = {}
+        self._claims: dict[str, list[tuple[Path, Inode]]] = {}
+        self._live: frozenset[tuple[str, str]] = frozenset()
+        self._long_heads: dict[bytes, Inode] = {}
+        self._rows: dict[tuple[str, int], LinkRow] = {(row.source_id, row.segment): row for row in journal.load_links()}
+        self._watch = FolderWatch(self._on_name, self._on_lost)
+        self._orphans: dict[str, list[Path]] = {}
+        self._changed = threading.Event()
+        for tree in self._trees():
+            (tree / PENDING).mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._recover()
+
+    # -- life
+
+    def start(self) -> None:
+        """Watch for new files."""
+        if self.containers is not None:
+            self._watch.add(self.containers)
+        self._watch.start()
+
+    def stop(self) -> None:
+        """Stop watching; files stay where they are."""
+        self._watch.stop()
+        with self._lock:
+            for source in self._sources.values():
+                for link in source.links.values():
+                    if link.spool is not None:
+                        link.spool.close()
+
+    def _trees(self) -> list[Path]:
+        return [tree for tree in (self.docker_links, self.file_links) if tree is not None]
+
+    def _recover(self) -> None:
+        """Find what an earlier process left: claims, and placed or pending links by their names."""
+        for tree in self._trees():
+            for path in sorted((tree / PENDING).iterdir()):
+                claim = CLAIM.fullmatch(path.name)
+                if claim is not None:
+                    self._claims.setdefault(claim["id"], []).append((path, _inode(path)))
+                else:
+                    self._orphans.setdefault(_id_of(path.name), []).append(path)
+            for path in sorted(tree.glob("*/*/*/*.log")):
+                named = parse_path(path, tree)
+                if named is not None and named.service != PROBES:
+                    self._orphans.setdefault(named.source_id, []).append(path)
+
+    # -- events
+
+    def _on_name(self, folder: Path, name: str) -> None:
+        if folder == self.containers:
+            if len(name) == 64:
+                self._watch.add(folder / name)
+                self._claim(name)
+            return
+        match = CONTAINER_LOG.fullmatch(name)
+        if match is not None:
+            self._claim(match["id"])
+            return
+        with self._lock:
+            files = [
+                s
+                for s in self._sources.values()
+                if s.observed.kind == "file" and Path(s.observed.log_path).parent == folder
+            ]
+            for source in files:
+                self._look(source, force=True)
+
+    def _on_lost(self) -> None:
+        log.warning("inotify.overflow", fix="raise fs.inotify.max_queued_events")
+        with self._lock:
+            for source in self._sources.values():
+                self._look(source, force=True)
+
+    def _claim(self, container_id: str) -> None:
+        """Link every file of a container that has no link yet, oldest first; as little as possible, it is in a hurry."""
+        if self.containers is None or self.docker_links is None:
+            return
+        with self._lock:
+            source = self._sources.get(container_id)
+            if source is not None and (source.observed.excluded or source.spool_reason):
+                return
+            known = {inode for _, inode in self._claims.get(container_id, ())}
+            if source is not None:
+                known |= {link.inode for link in source.links.values()}
+                known |= {inode for inode, (_, size) in source.done.items() if size >= 0}
+            fresh = self._link_new(self.containers / container_id, CONTAINER_LOG, container_id, known)
+            if fresh:
+                self._claims.setdefault(container_id, []).extend(fresh)
+                if source is not None:
+                    self._adopt(source)
+
+    def _link_new(
+        self, folder: Path, pattern: re.Pattern[str], container_id: str, known: set[Inode]
+    ) -> list[tuple[Path, Inode]]:
+        assert self.docker_links is not None
+        try:
+            names = [
+                (int(match["n"] or 0), entry)
+                for entry in os.scandir(folder)
+                if (match := pattern.fullmatch(entry.name))
+            ]
+        except OSError:
+            return []
+        fresh: list[tuple[Path, Inode]] = []
+        # The highest number is the oldest file.
+        for _, entry in sorted(names, key=lambda pair: -pair[0]):
+            try:
+                if _inode(Path(entry.path)) in known:
+                    continue
+                number = self._next_claim()
+                target = self.docker_links / PENDING / f"{container_id}.claim.{number:012d}"
+                os.link(entry.path, target, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._cannot_link(container_id, error)
+                return fresh
+            # The name may have been given to another file between listing and linking.
+            inode = _inode(target)
+            if inode in known:
+                target.unlink()
+                continue
+            known.add(inode)
+            fresh.append((target, inode))
+        return fresh
+
+    def _next_claim(self) -> int:
+        import time
+
+        return time.time_ns()
+
+    def _cannot_link(self, container_id: str, error: OSError) -> None:
+        source = self._sources.get(container_id)
+        if source is not None and not source.spool_reason:
+            source.spool_reason = f"cannot be linked ({error.strerror}); its log is followed"
+            log.warning("link.impossible", source=container_id[:12], error=str(error))
+
+    # -- what is there
+
+    def place_now(self, observed: ObservedSource) -> None:
+        """The fast path for a container that was just created."""
+        with self._lock:
+            self._take_in(observed)
+        if observed.kind == "container" and self.containers is not None:
+            self._watch.add(self.containers / observed.source_id)
+            self._claim(observed.source_id)
+
+    def reconcile(self, observed: Mapping[str, ObservedSource], *, complete: bool = True) -> None:
+        """Make the tree fit a full set of sources. With ``complete`` false nothing is taken for gone."""
+        for one in observed.values():
+            with self._lock:
+                source = self._take_in(one)
+                self._look(source)
+        with self._lock:
+            if complete:
+                for source_id, source in self._sources.items():
+                    if source_id not in observed:
+                        self._ended(source)
+                for source_id in [s for s in self._claims if s not in observed and s not in self._sources]:
+                    self._drop_stale_claims(source_id)
+            self._place_all()
+            self._track()
+
+    def _take_in(self, observed: ObservedSource) -> _Source:
+        source = self._sources.get(observed.source_id)
+        if source is None:
+            source = _Source(observed)
+            self._sources[observed.source_id] = source
+            self._adopt_orphans(source)
+        else:
+            source.observed = observed
+            for link in source.links.values():
+                link.observed = _kept_identity(link, observed)
+        if observed.excluded or observed.uncollectable:
+            self._let_go_of_claims(observed.source_id)
+        else:
+            self._adopt(source)
+        return source
+
+    def _look(self, source: _Source, *, force: bool = False) -> None:
+        """List a source's folder where it changed, and link what is new."""
+        observed = source.observed
+        if observed.excluded or observed.uncollectable or not observed.log_path:
+            return
+        if observed.kind == "file":
+            self._look_at_file(source)
+        elif self.containers is not None and not source.spool_reason:
+            folder = self.containers / observed.source_id
+            try:
+                mtime = folder.stat().st_mtime_ns
+            except OSError:
+                mtime = -1
+            if force or mtime != source.folder_mtime:
+                source.folder_mtime = mtime
+                self._watch.add(folder)
+                self._claim(observed.source_id)
+            self._reopen_grown(source)
+        newest = max(source.links, default=-1)
+        for segment, link in source.links.items():
+            finished = segment < newest or not observed.running
+            if finished != link.finished:
+                link.finished = finished
+                self._journal.save_link(link.row())
+
+    def _reopen_grown(self, source: _Source) -> None:
+        """A container that was started again goes on in a file whose link had gone."""
+        path = Path(source.observed.log_path)
+        try:
+            stat = path.stat()
+        except OSError:
+            return
+        inode = (stat.st_dev, stat.st_ino)
+        was = source.done.get(inode)
+        if was is None or stat.st_size <= was[1] or self.docker_links is None:
+            return
+        del source.done[inode]
+        target = self.docker_links / PENDING / link_name(source.observed.safe_name, source.observed.source_id, was[0])
+        try:
+            os.link(path, target, follow_symlinks=False)
+        except OSError as error:
+            self._cannot_link(source.observed.source_id, error)
+            return
+        self._add(source, was[0], target, inode)
+
+    def _look_at_file(self, source: _Source) -> None:
+        path = Path(source.observed.log_path)
+        self._watch.add(path.parent)
+        try:
+            stat = path.stat()
+        except OSError:
+            return
+        inode = (stat.st_dev, stat.st_ino)
+        current = next((link for link in source.links.values() if link.inode == inode), None)
+        if current is not None:
+            return
+        if source.done.get(inode, (0, -1))[1] >= stat.st_size:
+            return
+        segment = source.done.pop(inode, (source.next_segment, 0))[0]
+        target = self.file_links / PENDING / link_name(source.observed.safe_name, source.observed.source_id, segment)
+        try:
+            target.unlink(missing_ok=True)
+            os.link(path, target, follow_symlinks=True)
+        except OSError as error:
+            source.spool_reason = f"cannot be linked ({error.strerror}); it is copied"
+            self._spool(source, segment, path, inode, "plain")
+            return
+        self._add(source, segment, target, inode)
+
+    # -- adopting
+
+    def _adopt(self, source: _Source) -> None:
+        """Turn a source's claims into links, in the order in which their files were made."""
+        claims = self._claims.pop(source.observed.source_id, None)
+        if not claims:
+            return
+        for path, inode in sorted(claims):
+            known = source.done.pop(inode, None)
+            segment = source.next_segment if known is None else known[0]
+            target = path.parent / link_name(source.observed.safe_name, source.observed.source_id, segment)
+            try:
+                path.rename(target)
+            except FileNotFoundError:
+                continue
+            self._add(source, segment, target, inode)
+        newest = max(source.links, default=-1)
+        for segment, link in source.links.items():
+            if segment < newest and not link.finished:
+                link.finished = True
+                self._journal.save_link(link.row())
+        self._place_source(source)
+
+    def _add(self, source: _Source, segment: int, path: Path, inode: Inode) -> Link:
+        link = Link(source.observed, segment, path, inode, created=self._clock())
+        row = self._rows.get((source.observed.source_id, segment))
+        if row is not None and (row.dev, row.ino) == inode:
+            link.records, link.joined, link.counted, link.read = row.records, row.joined, row.counted, row.read
+            link.created, link.truncated = row.created, row.truncated
+        source.links[segment] = link
+        source.next_segment = max(source.next_segment, segment + 1)
+        self._journal.save_link(link.row())
+        self._changed.set()
+        return link
+
+    def _adopt_orphans(self, source: _Source) -> None:
+        """Links and numbers that an earlier process left."""
+        source_id = source.observed.source_id
+        for (known_id, segment), row in self._rows.items():
+            if known_id == source_id:
+                source.next_segment = max(source.next_segment, segment + 1)
+                if row.delivered:
+                    source.done[(row.dev, row.ino)] = (segment, row.counted)
+        for path in self._orphans.pop(source_id, ()):
+            tree = next(tree for tree in self._trees() if tree in path.parents)
+            named = parse_path(path, tree)
+            segment = (
+                named.segment
+                if named
+                else int(path.name.rsplit(".", 2)[-2])
+                if path.name.count(".") > 1 and path.name.rsplit(".", 2)[-2].isdigit()
+                else 0
+            )
+            row = self._rows.get((source_id, segment))
+            inode = _inode(path)
+            if row is not None and row.mode == "spool":
+                origin = self._spool_origin(source, segment)
+                if named is None:
+                    continue
+                self._resume_spool(source, segment, path, origin, (row.dev, row.ino))
+                continue
+            link = self._add(source, segment, path, inode)
+            if named is not None:
+                link.placed = True
+                link.observed = replace(
+                    source.observed,
+                    tenant=named.tenant,
+                    service=named.service,
+                    safe_name=named.safe_name,
+                )
+                self._remember_head(link)
+
+    def _let_go_of_claims(self, source_id: str) -> None:
+        for path, _ in self._claims.pop(source_id, ()):
+            path.unlink(missing_ok=True)
+
+    def _drop_stale_claims(self, source_id: str) -> None:
+        """Files of a container nobody ever described: kept a minute for its description, then a recorded gap."""
+        claims = self._claims[source_id]
+        age = self._clock() - min(path.lstat().st_ctime for path, _ in claims)
+        if age < 60:
+            return
+        size = sum(path.stat().st_size for path, _ in claims)
+        self._gap(
+            None,
+            "unknown_containers",
+            size,
+            f"container {source_id[:12]} was gone before it could be described",
+            source_id,
+        )
+        self._let_go_of_claims(source_id)
+
+    # -- placing
+
+    def set_live_pipelines(self, live: frozenset[tuple[str, str]]) -> None:
+        """The (tenant, pipeline) pairs that the running config collects."""
+        with self._lock:
+            if live != self._live:
+                self._live = live
+                self._place_all()
+
+    def _place_all(self) -> None:
+        for source in self._sources.values():
+            self._place_source(source)
+
+    def _place_source(self, source: _Source) -> None:
+        for link in list(source.links.values()):
+            if not link.placed:
+                self._place(source, link)
+
+    def _place(self, source: _Source, link: Link) -> None:
+        observed = source.observed
+        if observed.held:
+            link.reason = observed.held
+            return
+        if (observed.tenant, observed.pipeline) not in self._live:
+            link.reason = f"no live pipeline for {observed.tenant}/{observed.pipeline} yet"
+            return
+        try:
+            with link.path.open("rb") as file:
+                link.head = file.read(FINGERPRINT)
+        except FileNotFoundError:
+            source.links.pop(link.segment, None)
+            return
+        if observed.profile == "plain":
+            verdict = judge_plain(link.head, self._plain_heads())
+        else:
+            verdict = judge_timed(link.head, self._long_heads, finished=link.finished)
+        if verdict == "wait":
+            link.reason = "empty so far" if not link.head else "its first line is not whole yet"
+            return
+        if verdict == "tie":
+            self._spool_tie(source, link)
+            return
+        tree = next(tree for tree in self._trees() if tree in link.path.parents)
+        target = tree / observed.tenant / observed.pipeline / observed.service / link.path.name
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        link.path.rename(target)
+        link.path, link.placed, link.reason, link.observed = target, True, "", observed
+        self._remember_head(link)
+        self._journal.save_link(link.row())
+
+    def _remember_head(self, link: Link) -> None:
+        if not link.head:
+            try:
+                with link.path.open("rb") as file:
+                    link.head = file.read(FINGERPRINT)
+            except OSError:
+                return
+        if len(link.head) >= FINGERPRINT and b"\n" not in link.head:
+            self._long_heads[link.head] = link.inode
+
+    def _plain_heads(self) -> list[bytes]:
+        heads = []
+        for source in self._sources.values():
+            if source.observed.profile != "plain":
+                continue
+            for link in source.links.values():
+                if link.placed and link.mode == "link":
+                    if len(link.head) < FINGERPRINT:
+                        try:
+                            with link.path.open("rb") as file:
+                                link.head = file.read(FINGERPRINT)
+                        except OSError:
+                            continue
+                    heads.append(link.head)
+        return heads
+
+    # -- spools
+
+    def _spool_tie(self, source: _Source, link: Link) -> None:
+        framing: Literal["docker", "plain"] = "docker" if source.observed.profile == "docker" else "plain"
+        # The source of the copy is the pending link: it keeps the file whatever becomes of its name.
+        del source.links[link.segment]
+        self._spool(source, link.segment, link.path, link.inode, framing)
+
+    def _spool_path(self, source: _Source, segment: int) -> Path:
+        observed = source.observed
+        folder = self.file_links / observed.tenant / pipeline_name("docker", observed.multiline) / observed.service
+        return folder / link_name(observed.safe_name, observed.source_id, segment)
+
+    def _spool_origin(self, source: _Source, segment: int) -> Path | None:
+        name = link_name(source.observed.safe_name, source.observed.source_id, segment)
+        options = [tree / PENDING / name for tree in self._trees()]
+        if source.observed.kind == "file":
+            options.append(Path(source.observed.log_path))
+        return next((path for path in options if path.exists()), None)
+
+    def _spool(
+        self, source: _Source, segment: int, origin: Path, inode: Inode, framing: Literal["docker", "plain"]
+    ) -> None:
+        path = self._spool_path(source, segment)
+        spool = FileSpool(origin, path, framing)
+        path.touch(mode=0o600)
+        link = self._add(source, segment, path, inode)
+        link.mode, link.placed, link.spool, link.source = "spool", True, spool, origin
+        link.reason = (
+            "spooled: starts like another file" if not source.spool_reason else f"spooled: {source.spool_reason}"
+        )
+        self._journal.save_link(link.row())
+
+    def _resume_spool(self, source: _Source, segment: int, path: Path, origin: Path | None, inode: Inode) -> None:
+        link = self._add(source, segment, path, inode)
+        link.mode, link.placed, link.source, link.reason = "spool", True, origin, "spooled"
+        if origin is not None and _inode(origin) == inode:
+            link.spool = FileSpool(origin, path, "docker" if source.observed.profile == "docker" else "plain")
+        self._journal.save_link(link.row())
+
+    def pump_spools(self) -> int:
+        """Copy what is new into all file spools; answers the number of records. Called every 100 ms or so."""
+        copied = 0
+        with self._lock:
+            links = [
+                link for source in self._sources.values() for link in source.links.values() if link.spool is not None
+            ]
+        now = datetime.now(UTC)
+        for link in links:
+            spool = link.spool
+            if spool is None:
+                continue
+            try:
+                copied += spool.pump(now, final=link.finished)
+            except OSError as error:
+                link.reason = f"spool: {error.strerror}"
+        return copied
+
+    def api_spool_file(self, observed: ObservedSource, segment: int | None = None) -> Path:
+        """The file that a container's log API is followed into; a new segment closes the one before."""
+        with self._lock:
+            source = self._take_in(observed)
+            source.spool_reason = source.spool_reason or f"log driver {observed.driver} keeps no file"
+            if segment is None and source.links:
+                return source.links[max(source.links)].path
+            number = source.next_segment if segment is None else segment
+            for link in source.links.values():
+                link.finished = True
+            path = self._spool_path(source, number)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=0o600)
+            link = self._add(source, number, path, _inode(path))
+            link.mode, link.placed, link.reason = "spool", True, f"spooled: {source.spool_reason}"
+            self._journal.save_link(link.row())
+            return path
+
+    def next_api_segment(self, source_id: str) -> Path:
+        """Begin the next spool file of a container."""
+        with self._lock:
+            source = self._sources[source_id]
+            return self.api_spool_file(source.observed, source.next_segment)
+
+    def wants_api(self) -> list[ObservedSource]:
+        """Containers whose log API has to be followed."""
+        with self._lock:
+            out = []
+            for source in self._sources.values():
+                observed = source.observed
+                if observed.kind != "container" or observed.excluded or observed.uncollectable or observed.held:
+                    continue
+                if (observed.tenant, observed.pipeline) not in self._live:
+                    continue
+                no_file = (
+                    observed.driver not in ("json-file", "") or self.docker_links is None or bool(source.spool_reason)
+                )
+                if (no_file and not all(link.finished for link in source.links.values())) or (
+                    no_file and not source.links
+                ):
+                    out.append(observed)
+            return out
+
+    # -- the end
+
+    def _ended(self, source: _Source) -> None:
+        for link in source.links.values():
+            if not link.finished:
+                link.finished = True
+                self._journal.save_link(link.row())
+        if source.observed.running:
+            source.observed = replace(source.observed, running=False, ended=source.observed.ended or datetime.now(UTC))
+        if self.containers is not None and source.observed.kind == "container":
+            self._watch.remove(self.containers / source.observed.source_id)
+
+    def mark_delivered(self, items: Iterable[tuple[str, int, int]]) -> int:
+        """Loki has shown ``records`` of (source_id, segment); answers how many files are thereby done."""
+        done = 0
+        with self._lock:
+            for source_id, segment, records in items:
+                source = self._sources.get(source_id)
+                link = source.links.get(segment) if source else None
+                if link is None or not link.finished:
+                    continue
+                self._count(link)
+                if records >= link.records and not link.delivered:
+                    link.delivered = True
+                    done += 1
+                    self._journal.save_link(link.row())
+        return done
+
+    def collect_garbage(self, now: float) -> int:
+        """Remove finished links that were delivered, and undelivered ones that must go (gaps); answers how many."""
+        with self._lock:
+            self._track()
+            finished = {link.key: link for s in self._sources.values() for link in s.links.values() if link.finished}
+            held = [
+                Held(*key, link.created, _size(link.path), link.read, link.delivered) for key, link in finished.items()
+            ]
+            free = shutil.disk_usage(self.docker_links or self.file_links).free
+            limits = Limits(
+                self._settings.finished_max_age_s, self._settings.links_max_bytes, self._settings.free_space_floor_bytes
+            )
+            drops = links_to_drop(held, limits, now=now, free=free)
+            for drop in drops:
+                link = finished[(drop.held.source_id, drop.held.segment)]
+                if drop.cause is not None and drop.held.size > drop.held.read:
+                    self._gap(
+                        link, drop.cause, drop.held.size - drop.held.read, "dropped before the collector had read it"
+                    )
+                elif drop.cause is not None:
+                    self._gap(link, drop.cause, None, "dropped before Loki had shown its last line", lines=None)
+                self._remove(link)
+            for source_id in [
+                i
+                for i, s in self._sources.items()
+                if not s.links and not s.observed.running and s.observed.ended is not None
+            ]:
+                source = self._sources[source_id]
+                if not Path(source.observed.log_path or "/nonexistent").exists() and not self._claims.get(source_id):
+                    for key in [k for k in self._rows if k[0] == source_id]:
+                        self._journal.forget_link(*key)
+                        del self._rows[key]
+                    del self._sources[source_id]
+            return len(drops)
+
+    def _remove(self, link: Link) -> None:
+        source = self._sources[link.observed.source_id]
+        size = _size(link.path)
+        if link.spool is not None:
+            link.spool.close()
+        if link.source is not None and PENDING in link.source.parts:
+            link.source.unlink(missing_ok=True)
+        link.path.unlink(missing_ok=True)
+        link.counted = max(link.counted, size)
+        link.delivered = True
+        source.links.pop(link.segment, None)
+        source.done[link.inode] = (link.segment, size)
+        if len(link.head) >= FINGERPRINT and b"\n" not in link.head and len(self._long_heads) > 10_000:
+            self._long_heads.pop(link.head, None)
+        self._rows[link.key] = link.row()
+        self._journal.save_link(link.row())
+
+    # -- looking
+
+    def _track(self) -> None:
+        positions = self._positions()
+        for source in self._sources.values():
+            for link in source.links.values():
+                inode = link.inode if link.mode == "link" else None
+                if inode is None:
+                    try:
+                        inode = _inode(link.path)
+                    except OSError:
+                        continue
+                position = positions.get(inode)
+                size = _size(link.path)
+                if link.mode == "link" and size < link.read:
+                    if size < link.counted or not link.truncated:
+                        self._gap(
+                            link, "truncated", None, "its log was truncated in place; what was not read by then is lost"
+                        )
+                    link.truncated, link.read, link.counted, link.records, link.joined = True, 0, 0, 0, 0
+                if position is not None:
+                    link.read = max(link.read, min(position, size))
+
+    def _count(self, link: Link) -> None:
+        """Count the records that were added since the last count."""
+        try:
+            with link.path.open("rb") as file:
+                file.seek(link.counted)
+                while block := file.read(COUNT_BLOCK):
+                    end = block.rfind(b"\n") + 1
+                    if end == 0:
+                        if len(block) < COUNT_BLOCK:
+                            break
+                        block += file.readline()
+                        end = len(block) if block.endswith(b"\n") else 0
+                        if end == 0:
+                            break
+                    whole = block[:end]
+                    lines = whole.count(b"\n")
+                    link.records += lines
+                    framed = link.mode == "spool" or link.observed.profile == "docker"
+                    if framed:
+                        link.joined += lines - whole.count(COMPLETE)
+                    link.counted += end
+                    file.seek(link.counted)
+        except OSError as error:
+            link.reason = f"cannot be counted: {error.strerror}"
+
+    def segment_records(self, source_ids: Iterable[str] | None = None) -> list[SegmentRecords]:
+        """What was written, per file: of all sources, or of these."""
+        wanted = None if source_ids is None else set(source_ids)
+        out = []
+        with self._lock:
+            self._track()
+            for source_id, source in self._sources.items():
+                if wanted is not None and source_id not in wanted:
+                    continue
+                for link in list(source.links.values()):
+                    if not link.placed:
+                        continue
+                    self._count(link)
+                    out.append(self._as_records(link.observed, link))
+                for (row_id, segment), row in self._rows.items():
+                    if row_id == source_id and segment not in source.links and row.delivered:
+                        out.append(
+                            SegmentRecords(
+                                row_id,
+                                segment,
+                                row.records,
+                                row.counted,
+                                row.counted,
+                                True,
+                                source.observed.tenant,
+                                source.observed.service,
+                                datetime.fromtimestamp(row.created, UTC),
+                                -1 if row.truncated else row.joined,
+                            )
+                        )
+        return out
+
+    @staticmethod
+    def _as_records(observed: ObservedSource, link: Link) -> SegmentRecords:
+        joined = -1 if observed.multiline or link.truncated or observed.profile == "cri" else link.joined
+        return SegmentRecords(
+            observed.source_id,
+            link.segment,
+            link.records,
+            _size(link.path),
+            link.read,
+            link.finished,
+            observed.tenant,
+            observed.service,
+            datetime.fromtimestamp(link.created, UTC),
+            joined,
+        )
+
+    def statuses(self) -> list[LinkStatus]:
+        """Every link."""
+        with self._lock:
+            return [
+                LinkStatus(
+                    link.observed.source_id,
+                    link.observed.tenant,
+                    link.observed.service,
+                    link.segment,
+                    str(link.path),
+                    link.mode,
+                    link.placed,
+                    link.finished,
+                    _size(link.path),
+                    link.read,
+                    link.reason,
+                )
+                for source in self._sources.values()
+                for link in source.links.values()
+            ]
+
+    def phase_of(self, observed: ObservedSource) -> tuple[Phase, CollectMode, str]:
+        """What the registry shows of a source."""
+        with self._lock:
+            source = self._sources.get(observed.source_id)
+            warnings = "; ".join(observed.warnings)
+            if observed.excluded:
+                return "uncollectable", "none", "excluded by its label"
+            if observed.uncollectable:
+                return "uncollectable", "none", observed.uncollectable
+            if observed.held:
+                return "waiting", "none", observed.held
+            if source is None or not source.links:
+                if source is not None and source.done and not observed.running:
+                    return "gone", "none", "ended; every line was delivered"
+                if not observed.running and observed.ended is not None:
+                    return "gone", "none", "ended without a line"
+                return "waiting", "none", warnings or "no line yet"
+            newest = source.links[max(source.links)]
+            placed = [link for link in source.links.values() if link.placed]
+            if not placed:
+                waiting_for_lines = newest.reason in ("empty so far", "its first line is not whole yet")
+                return ("collecting" if waiting_for_lines else "waiting"), "link", warnings or newest.reason
+            mode: CollectMode = "spool" if any(link.mode == "spool" for link in placed) else "link"
+            reason = newest.reason if newest.mode == "spool" else warnings
+            return (
+                ("finished" if all(link.finished for link in placed) and not observed.running else "collecting"),
+                mode,
+                reason,
+            )
+
+    def _gap(
+        self,
+        link: Link | None,
+        cause: GapCause,
+        size: int | None,
+        detail: str,
+        source_id: str = "",
+        lines: int | None = None,
+    ) -> None:
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        observed = link.observed if link else None
+        began = datetime.fromtimestamp(link.created, UTC) if link else now
+        key = f"{self.host}/{observed.source_id if observed else source_id}/{link.segment if link else 0}/{cause}/{int(now.timestamp())}"
+        self._report(
+            Gap(
+                self.host,
+                observed.source_id if observed else source_id,
+                observed.service if observed else "",
+                observed.tenant if observed else "",
+                cause,
+                began,
+                now,
+                size,
+                lines,
+                detail,
+                key,
+            )
+        )
+
+
+def _inode(path: Path) -> Inode:
+    stat = os.stat(path, follow_symlinks=False)
+    return (stat.st_dev, stat.st_ino)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _id_of(name: str) -> str:
+    match = re.search(r"--([0-9a-f]{64})", name)
+    return match[1] if match else ""
+
+
+def _kept_identity(link: Link, observed: ObservedSource) -> ObservedSource:
+    """A placed link keeps the names it was placed under: renaming it would make it another file in Loki's eyes."""
+    if not link.placed:
+        return observed
+    return replace(
+        observed, tenant=link.observed.tenant, service=link.observed.service, safe_name=link.observed.safe_name
+    )
