@@ -35,7 +35,6 @@ def rejected(json_: Json = False) -> None:
     Example: onecollector config rejected
     """
     from onecollector_resources.registry.store import LogSourceRegistry
-
     from onecollector_resources.settings import load_settings
 
     found = LogSourceRegistry(load_settings().registry_url).rejected_configs("default")
@@ -54,7 +53,6 @@ def forgive(hash_: Annotated[str, typer.Argument(metavar="HASH", help="Hash as `
     """
     from onecollector_resources.collector.transports.local_http import LocalHttpTransport
     from onecollector_resources.registry.store import LogSourceRegistry
-
     from onecollector_resources.runtime import load_runtime
     from onecollector_resources.settings import load_settings
 

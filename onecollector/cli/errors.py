@@ -6,14 +6,14 @@ from __future__ import annotations
 def KNOWN() -> tuple[type[Exception], ...]:
     """Errors that have a message for people. Imported late: most commands never need them."""
     import httpx
-    from onecollector_resources.loki.config import LokiConfigError
-    from onecollector_resources.loki.querier import LokiError
-    from onecollector_resources.registry.store import RegistryError
 
     from onecollector.local.engine import EngineFailed, EngineUnreachable
     from onecollector.local.ports import PortTaken
     from onecollector.local.stack import UpFailed
     from onecollector.local.supervisor import SupervisorError
+    from onecollector_resources.loki.config import LokiConfigError
+    from onecollector_resources.loki.querier import LokiError
+    from onecollector_resources.registry.store import RegistryError
     from onecollector_resources.runtime import RuntimeMissing
     from onecollector_resources.settings import SettingsError
 

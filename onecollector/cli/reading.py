@@ -36,9 +36,8 @@ def sources(
 
     Example: onecollector sources --state uncollectable
     """
-    from onecollector_resources.registry.store import LogSourceRegistry
-
     from onecollector.local.status import human_age
+    from onecollector_resources.registry.store import LogSourceRegistry
     from onecollector_resources.settings import load_settings
 
     known = {"flowing", "collecting", "silent", "waiting", "suspect", "uncollectable", "gone"}
@@ -86,11 +85,11 @@ def prove(
 
     Example: onecollector prove --service payments
     """
-    from onecollector_resources.collector.transports.local_http import LocalHttpTransport
     from onecollector_resources.health.delivery import gaps_of, prove_records
+
+    from onecollector_resources.collector.transports.local_http import LocalHttpTransport
     from onecollector_resources.loki.querier import LokiQuerierClient
     from onecollector_resources.registry.store import LogSourceRegistry
-
     from onecollector_resources.runtime import load_runtime
     from onecollector_resources.settings import load_settings
 
@@ -154,7 +153,6 @@ def query(
     Example: onecollector query '{service_name="payments"} |= "error"' --since 5m
     """
     from onecollector_resources.loki.querier import LokiQuerierClient, Streams
-
     from onecollector_resources.runtime import load_runtime
     from onecollector_resources.settings import load_settings
 
@@ -203,7 +201,6 @@ def gaps(
     Example: onecollector gaps --since 7d
     """
     from onecollector_resources.registry.store import LogSourceRegistry
-
     from onecollector_resources.settings import load_settings
 
     registry = LogSourceRegistry(load_settings().registry_url)

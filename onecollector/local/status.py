@@ -13,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-from onecollector_resources.registry.store import LogSourceRegistry, RegistryError
 
 from onecollector.local.engine import engine_health
 from onecollector.local.health import PartHealth, agent_status, part_health
 from onecollector.local.supervisor import Supervisor
 from onecollector_resources.records import LogSource
+from onecollector_resources.registry.store import LogSourceRegistry, RegistryError
 from onecollector_resources.runtime import Runtime
 from onecollector_resources.settings import Settings
 

@@ -244,7 +244,7 @@ def build_mapping(inputs: BuilderInputs, names: ComponentNames) -> dict[str, Any
 
 
 class _Plain(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - anchors would make a diff unreadable
+    def ignore_aliases(self, data: Any) -> bool:
         return True
 
 

@@ -66,7 +66,7 @@ def component_names(binary: Path) -> ComponentNames:
 
 
 @lru_cache(maxsize=4)
-def _names_of(binary: Path, mtime: int, size: int) -> ComponentNames:  # noqa: ARG001 - the file's version is the key
+def _names_of(binary: Path, mtime: int, size: int) -> ComponentNames:
     try:
         done = subprocess.run(
             [str(binary), "validate", f"--config=yaml:{UNKNOWN_TYPES}"], text=True, capture_output=True, timeout=30

@@ -1,0 +1,374 @@
+"""HostAgent: discovery, links, collector and registry of one host, wired together and turned round and round.
+
+One loop looks at everything every few seconds and after every event; each turn makes the links fit what was found, the
+registry fit the links, and cleans up. Whatever is away (engine, registry, collector) is tried again in the next turn.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from onecollector.agent.collector_control import CollectorControl
+from onecollector.agent.journal import AgentJournal
+from onecollector_resources.collector.probe import remove_old_probes
+from onecollector_resources.discovery.api_spool import ApiSpool
+from onecollector_resources.discovery.docker import DockerEngine, EngineAway
+from onecollector_resources.discovery.log_links import LinkKeeper
+from onecollector_resources.discovery.progress import read_positions
+from onecollector_resources.discovery.service import DiscoveryService
+from onecollector_resources.records import ContainerEvent, Gap, LogSource, ObservedSource
+from onecollector_resources.registry.store import LogSourceRegistry, RegistryError
+from onecollector_resources.runtime import Runtime, collector_environment
+from onecollector_resources.settings import Settings
+
+log = structlog.get_logger()
+
+QUIET_S = 0.05
+"""After an event the loop waits this long for more of them: a burst is one turn."""
+
+PUMP_S = 0.1
+GARBAGE_S = 5.0
+ACTOR = "agent"
+
+
+class HostAgent:
+    """See the module's text."""
+
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        self.settings, self.runtime, self.layout = settings, runtime, settings.layout
+        self.started = time.time()
+        self.journal = AgentJournal(self.layout.agent_journal)
+        self.collector = CollectorControl(
+            layout=self.layout,
+            binary=Path(runtime.collector_binary),
+            environment=collector_environment(
+                self.layout, runtime, host=settings.agent.host_name, environment=settings.environment
+            ),
+            health_url=runtime.collector_health_url,
+            journal=self.journal,
+            log_path=self.layout.logs / "collector.log",
+        )
+        self.registry = LogSourceRegistry(settings.registry_url)
+        self.registry_problem = ""
+        self.engine = (
+            DockerEngine(runtime.docker_host, settings) if settings.docker.enabled and runtime.docker_host else None
+        )
+        links = Path(runtime.docker_links) if runtime.docker_links else None
+        containers = (
+            links.parent.parent / "containers" if links is not None and settings.agent.link_root is None else None
+        )
+        if links is not None and containers is None and self.engine is not None:
+            containers = Path(self.engine.root()) / "containers"
+        self.keeper = LinkKeeper(
+            host=settings.agent.host_name,
+            docker_links=links,
+            file_links=self.layout.file_links,
+            journal=self.journal,
+            read_positions=self._positions,
+            report_gap=self._gap,
+            settings=settings.agent,
+            docker_containers=containers,
+        )
+        self.discovery = DiscoveryService(
+            settings,
+            self.engine,
+            emit=self._emitted,
+            observe=self._observed,
+            report_gap=self._gap,
+            load_value=self.journal.load_value,
+            save_value=self.journal.save_value,
+        )
+        self._sources: dict[str, ObservedSource] = {}
+        self._reported: dict[str, LogSource] = {}
+        self._ended: dict[str, datetime] = {}
+        self._complete = False
+        self._full_due = 0.0
+        self._spools: dict[str, ApiSpool] = {}
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    # -- life
+
+    def start(self) -> None:
+        """Start all threads."""
+        self.collector.recover()
+        self.keeper.set_live_pipelines(self.collector.pipelines())
+        self.keeper.start()
+        self.discovery.start()
+        for name, target in (("turns", self._turns), ("pump", self._pump)):
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """Stop; files and journal stay, the collector goes on."""
+        self._stop.set()
+        self.discovery.stop()
+        for thread in self._threads:
+            thread.join(5)
+        self.keeper.stop()
+        self.journal.close()
+
+    def look_now(self) -> None:
+        """Let the loop turn at once."""
+        self.discovery.emit_discovery_event(ContainerEvent("agent", "resync", "", time.time_ns()))
+
+    # -- callbacks
+
+    def _positions(self) -> Mapping[tuple[int, int], int]:
+        pid = self.collector.pid()
+        return read_positions(pid) if pid is not None else {}
+
+    def _gap(self, gap: Gap) -> None:
+        self.journal.add_gap(
+            gap if gap.key else replace(gap, key=f"{gap.host}/{gap.source_id}/{gap.cause}/{time.time_ns()}")
+        )
+
+    def _emitted(self, event: ContainerEvent) -> None:
+        self.journal.add_event(event)
+
+    def _observed(self, observed: ObservedSource) -> None:
+        if not observed.excluded and not observed.uncollectable and observed.driver in ("json-file", ""):
+            self.keeper.place_now(observed)
+        self._sources[observed.source_id] = observed
+
+    # -- turns
+
+    def _turns(self) -> None:
+        listed = 0.0
+        while not self._stop.is_set():
+            changed = self.discovery.wait_changed(
+                max(0.0, min(1.0, listed + self.settings.agent.listing_interval_s - time.monotonic()))
+            )
+            if self._stop.is_set():
+                return
+            due = time.monotonic() - listed >= self.settings.agent.listing_interval_s
+            if changed:
+                self._stop.wait(QUIET_S)
+            try:
+                if changed or due:
+                    self._turn()
+                    listed = time.monotonic()
+                if self.collector.expire():
+                    self.keeper.set_live_pipelines(self.collector.pipelines())
+            except Exception:
+                # The outermost edge of this thread: collection must go on, and the next turn looks at everything anew.
+                log.exception("turn.failed")
+
+    def _turn(self) -> None:
+        snapshot = self.discovery.snapshot()
+        self.keeper.set_live_pipelines(self.collector.pipelines())
+        self._sources = dict(snapshot.sources)
+        self._complete = snapshot.complete
+        self.keeper.reconcile(snapshot.sources, complete=snapshot.complete)
+        self._follow_logs()
+        self._report()
+
+    def _follow_logs(self) -> None:
+        for source_id, spool in list(self._spools.items()):
+            if not spool.alive():
+                if spool.problem:
+                    log.warning("spool.broke", source=source_id[:12], problem=spool.problem)
+                del self._spools[source_id]
+                if spool.ended.is_set():
+                    self._ended.setdefault(source_id, datetime.now(UTC))
+        if self.engine is None:
+            return
+        for observed in self.keeper.wants_api():
+            source_id = observed.source_id
+            if source_id in self._spools or (source_id in self._ended and not observed.running):
+                continue
+            self._ended.pop(source_id, None)
+            path = self.keeper.api_spool_file(observed)
+            spool = ApiSpool(source_id, self.engine, path, lambda s=source_id: self.keeper.next_api_segment(s))
+            spool.start()
+            self._spools[source_id] = spool
+
+    def _rows(self) -> list[LogSource]:
+        host, rows = self.settings.agent.host_name, []
+        for observed in self._sources.values():
+            phase, mode, reason = self.keeper.phase_of(observed)
+            rows.append(
+                LogSource(
+                    host=host,
+                    source_id=observed.source_id,
+                    kind=observed.kind,
+                    name=observed.name,
+                    safe_name=observed.safe_name,
+                    tenant=observed.tenant,
+                    service=observed.service,
+                    service_raw=observed.service_raw,
+                    profile=observed.profile,
+                    multiline=observed.multiline,
+                    mode=mode,
+                    path=observed.log_path,
+                    phase=phase,
+                    reason=reason,
+                    image=observed.image,
+                    labels=dict(observed.labels),
+                    ended=observed.ended,
+                )
+            )
+        return rows
+
+    def _report(self) -> None:
+        """Tell the registry what changed; every few minutes, and after it was away, everything."""
+        rows = {row.source_id: row for row in self._rows()}
+        full = time.monotonic() >= self._full_due or bool(self.registry_problem)
+        try:
+            if full:
+                self.registry.sync_host(
+                    self.settings.agent.host_name, list(rows.values()), actor=ACTOR, full=self._complete
+                )
+                self._full_due = time.monotonic() + 60
+            else:
+                changed = [row for key, row in rows.items() if self._reported.get(key) != row]
+                gone = [
+                    replace(
+                        old,
+                        phase="gone",
+                        mode="none",
+                        reason="no longer on the host",
+                        ended=old.ended or datetime.now(UTC),
+                    )
+                    for key, old in self._reported.items()
+                    if key not in rows and self._complete and old.phase != "gone"
+                ]
+                if changed or gone:
+                    self.registry.sync_host(self.settings.agent.host_name, [*changed, *gone], actor=ACTOR, full=False)
+            self._reported = rows
+            gaps = self.journal.gaps(unsent=True)
+            if gaps:
+                self.registry.record_gaps(gaps, actor=ACTOR)
+                self.journal.gaps_sent([gap.key for gap in gaps])
+            if full:
+                self.registry.record_agent(
+                    self.settings.agent.host_name,
+                    health="ok" if self.collector.healthy() else "degraded",
+                    effective_hash=self.collector.hash_of(self.collector.effective()),
+                )
+            self.registry_problem = ""
+        except RegistryError as error:
+            if not self.registry_problem:
+                log.warning("registry.away", error=str(error))
+            self.registry_problem = str(error)
+
+    def _pump(self) -> None:
+        cleaned = 0.0
+        while not self._stop.wait(PUMP_S):
+            try:
+                self.keeper.pump_spools()
+                if time.monotonic() - cleaned > GARBAGE_S:
+                    cleaned = time.monotonic()
+                    self._clean()
+            except Exception:
+                # The outermost edge of this thread.
+                log.exception("pump.failed")
+
+    def _clean(self) -> None:
+        self.keeper.collect_garbage(time.time())
+        remove_old_probes(self.layout.file_links, time.time())
+        if self.journal.problem:
+            problem = self.journal.problem
+            if self.journal.retry():
+                now = datetime.now(UTC)
+                self._gap(
+                    Gap(
+                        self.settings.agent.host_name,
+                        "",
+                        "",
+                        "",
+                        "disk_full",
+                        now,
+                        now,
+                        None,
+                        None,
+                        f"the journal could not be written for a while: {problem}",
+                        f"{self.settings.agent.host_name}/journal/{int(now.timestamp())}",
+                    )
+                )
+
+    # -- what the API shows
+
+    def status(self) -> dict[str, Any]:
+        """The host at a glance."""
+        text = self.collector.effective()
+        links = self.keeper.statuses()
+        rows = self._rows()
+        modes = Counter(row.mode for row in rows if row.phase in ("collecting", "finished"))
+        phases = Counter(row.phase for row in rows)
+        queue = self.layout.collector / "queue"
+        return {
+            "host": self.settings.agent.host_name,
+            "pid": os.getpid(),
+            "rss_bytes": _rss(),
+            "since": self.started,
+            "collector": {
+                "pid": self.collector.pid(),
+                "healthy": self.collector.healthy(),
+                "config_hash": self.collector.hash_of(text),
+                "since": self.collector.since,
+                "state": self.collector.state.state,
+                "deadline": self.collector.state.deadline,
+                "last_verdict": self.collector.state.last_verdict,
+                "last_reason": self.collector.state.last_reason,
+                "queue_bytes": sum(f.stat().st_blocks * 512 for f in queue.iterdir()) if queue.is_dir() else 0,
+            },
+            "counts": {
+                "containers": sum(1 for row in rows if row.kind == "container"),
+                "files": sum(1 for row in rows if row.kind == "file"),
+                "linked": modes["link"],
+                "spooled": modes["spool"],
+                "waiting": phases["waiting"],
+                "uncollectable": phases["uncollectable"],
+                "links": len(links),
+            },
+            "behind_bytes": sum(link.behind for link in links if link.placed),
+            "docker_error": self.discovery.docker_error,
+            "registry_problem": self.registry_problem,
+            "journal_problem": self.journal.problem,
+        }
+
+    def sources(self) -> list[dict[str, Any]]:
+        """Every source with the bytes that the collector is behind."""
+        behind: Counter[str] = Counter()
+        for link in self.keeper.statuses():
+            if link.placed:
+                behind[link.source_id] += link.behind
+        return [
+            {
+                "source_id": row.source_id,
+                "kind": row.kind,
+                "name": row.name,
+                "tenant": row.tenant,
+                "service": row.service,
+                "pipeline": row.pipeline,
+                "phase": row.phase,
+                "mode": row.mode,
+                "reason": row.reason,
+                "path": row.path,
+                "behind": behind[row.source_id],
+            }
+            for row in self._rows()
+        ]
+
+
+def _rss() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+__all__ = ["EngineAway", "HostAgent"]
