@@ -32,8 +32,10 @@ class _Section(BaseModel):
 
 class MultilineRule(_Section):
     first_line: str = Field(description="Regular expression (RE2) that the first line of an entry matches.")
-    max_lines: int = Field(1000, ge=2, le=10000, description="An entry is cut after this many lines.")
-    flush_ms: int = Field(500, ge=50, le=60_000, description="An unfinished entry is sent after this silence, in ms.")
+    max_lines: int = Field(default=1000, ge=2, le=10000, description="An entry is cut after this many lines.")
+    flush_ms: int = Field(
+        default=500, ge=50, le=60_000, description="An unfinished entry is sent after this silence, in ms."
+    )
 
     @field_validator("first_line")
     @classmethod
@@ -46,18 +48,19 @@ class MultilineRule(_Section):
 
 
 class TenantSettings(_Section):
-    queue_mib: int = Field(256, ge=16, description="Size of the tenant's queue on disk, in MiB.")
+    queue_mib: int = Field(default=256, ge=16, description="Size of the tenant's queue on disk, in MiB.")
 
 
 class FileSource(_Section):
     glob: str = Field(description="Absolute glob of log files, ** allowed.")
-    tenant: str = Field("default", description="A tenant of the allow list.")
-    service: str | None = Field(None, description="Service of all these files.")
+    tenant: str = Field(default="default", description="A tenant of the allow list.")
+    service: str | None = Field(default=None, description="Service of all these files.")
     service_from: str | None = Field(
-        None, description="Regular expression over the path; its group 'service' is the service. Instead of `service`."
+        default=None,
+        description="Regular expression over the path; its group 'service' is the service. Instead of `service`.",
     )
-    profile: Literal["plain", "cri", "docker"] = Field("plain", description="How lines are framed.")
-    multiline: str | None = Field(None, description="Name of a rule under `multiline`.")
+    profile: Literal["plain", "cri", "docker"] = Field(default="plain", description="How lines are framed.")
+    multiline: str | None = Field(default=None, description="Name of a rule under `multiline`.")
 
     @model_validator(mode="after")
     def _one_service(self) -> FileSource:
@@ -71,62 +74,69 @@ class FileSource(_Section):
 
 
 class DockerSettings(_Section):
-    enabled: bool = Field(True, description="Collect from a Docker engine.")
-    host: str | None = Field(None, description="Engine address; empty: $DOCKER_HOST, else the default socket.")
+    enabled: bool = Field(default=True, description="Collect from a Docker engine.")
+    host: str | None = Field(default=None, description="Engine address; empty: $DOCKER_HOST, else the default socket.")
     own_engine: Literal["auto", "never", "always"] = Field(
-        "auto", description="Whether `up` may start an engine of its own; auto: where none answers and we are root."
+        default="auto",
+        description="Whether `up` may start an engine of its own; auto: where none answers and we are root.",
     )
 
 
 class AgentSettings(_Section):
     host_name: str = Field(default_factory=socket.gethostname, description="Name of this host in registry and Loki.")
-    port: int | None = Field(None, description="Loopback port of the agent's API; empty: chosen and remembered.")
+    port: int | None = Field(
+        default=None, description="Loopback port of the agent's API; empty: chosen and remembered."
+    )
     link_root: Path | None = Field(
         None,
         description="Folder of the link tree; empty: <DockerRootDir>/onecollector/links. Must be inside Docker's root.",
     )
-    listing_interval_s: float = Field(5.0, ge=0.5, le=300, description="Seconds between full listings.")
-    finished_max_age_s: float = Field(86_400.0, ge=0, description="Links of finished containers are kept this long.")
-    links_max_bytes: int = Field(8 << 30, ge=1 << 20, description="Most bytes that finished links may hold.")
+    listing_interval_s: float = Field(default=5.0, ge=0.5, le=300, description="Seconds between full listings.")
+    finished_max_age_s: float = Field(
+        default=86_400.0, ge=0, description="Links of finished containers are kept this long."
+    )
+    links_max_bytes: int = Field(default=8 << 30, ge=1 << 20, description="Most bytes that finished links may hold.")
     free_space_floor_bytes: int = Field(
-        1 << 30, ge=0, description="Finished links go, oldest first, below this free space."
+        default=1 << 30, ge=0, description="Finished links go, oldest first, below this free space."
     )
     backfill_horizon_s: float = Field(
-        86_400.0, ge=0, description="Older lines of containers found at first start are left out."
+        default=86_400.0, ge=0, description="Older lines of containers found at first start are left out."
     )
     confirm_within_s: float = Field(
-        10.0, ge=1, le=300, description="A new config that is not confirmed in time is taken back."
+        default=10.0, ge=1, le=300, description="A new config that is not confirmed in time is taken back."
     )
 
 
 class CollectorSettings(_Section):
-    memory_limit_mib: int = Field(400, ge=100, description="Memory limit of the collector, in MiB.")
-    queue_total_mib: int = Field(4096, ge=64, description="Host-wide limit over all tenants' queues, in MiB.")
+    memory_limit_mib: int = Field(default=400, ge=100, description="Memory limit of the collector, in MiB.")
+    queue_total_mib: int = Field(default=4096, ge=64, description="Host-wide limit over all tenants' queues, in MiB.")
     poll_interval_ms: int | None = Field(
-        None, description="Poll interval of log files; empty: by number of live links."
+        default=None, description="Poll interval of log files; empty: by number of live links."
     )
-    health_port: int | None = Field(None, description="Loopback port of health_check; empty: chosen.")
-    metrics_port: int | None = Field(None, description="Loopback port of the collector's metrics; empty: chosen.")
+    health_port: int | None = Field(default=None, description="Loopback port of health_check; empty: chosen.")
+    metrics_port: int | None = Field(
+        default=None, description="Loopback port of the collector's metrics; empty: chosen."
+    )
 
 
 class S3Settings(_Section):
     endpoint: str = Field(description="host:port or URL.")
-    bucket: str = Field("loki-chunks", description="Bucket for chunks.")
-    rules_bucket: str = Field("loki-rules", description="Bucket for rules.")
-    region: str = Field("us-east-1", description="Region.")
-    access_key_env: str = Field("OC_S3_KEY", description="Variable that holds the access key.")
-    secret_key_env: str = Field("OC_S3_SECRET", description="Variable that holds the secret key.")
-    insecure: bool = Field(False, description="Plain HTTP.")
+    bucket: str = Field(default="loki-chunks", description="Bucket for chunks.")
+    rules_bucket: str = Field(default="loki-rules", description="Bucket for rules.")
+    region: str = Field(default="us-east-1", description="Region.")
+    access_key_env: str = Field(default="OC_S3_KEY", description="Variable that holds the access key.")
+    secret_key_env: str = Field(default="OC_S3_SECRET", description="Variable that holds the secret key.")
+    insecure: bool = Field(default=False, description="Plain HTTP.")
 
 
 class LokiSettings(_Section):
-    url: str | None = Field(None, description="A Loki of yours; empty: `up` runs one.")
-    port: int | None = Field(None, description="HTTP port of our own Loki; empty: chosen.")
-    store: Literal["filesystem", "s3"] = Field("filesystem", description="Where our own Loki keeps chunks.")
-    s3: S3Settings | None = Field(None, description="S3 store, with store: s3.")
-    retention: str = Field("744h", description="Retention of our own Loki, as a duration.")
-    bearer_env: str | None = Field(None, description="Variable that holds a bearer token for Loki.")
-    alertmanager_url: str | None = Field(None, description="Alertmanager that the ruler notifies.")
+    url: str | None = Field(default=None, description="A Loki of yours; empty: `up` runs one.")
+    port: int | None = Field(default=None, description="HTTP port of our own Loki; empty: chosen.")
+    store: Literal["filesystem", "s3"] = Field(default="filesystem", description="Where our own Loki keeps chunks.")
+    s3: S3Settings | None = Field(default=None, description="S3 store, with store: s3.")
+    retention: str = Field(default="744h", description="Retention of our own Loki, as a duration.")
+    bearer_env: str | None = Field(default=None, description="Variable that holds a bearer token for Loki.")
+    alertmanager_url: str | None = Field(default=None, description="Alertmanager that the ruler notifies.")
     overrides: dict[str, Any] = Field(default_factory=dict, description="Merged into our own Loki's config, last.")
     tenant_overrides: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Limits of single tenants of our own Loki, taken in without a restart."
@@ -139,20 +149,24 @@ class LokiSettings(_Section):
 
 
 class DagsterSettings(_Section):
-    port: int | None = Field(None, description="Port of the web UI; empty: 3000 where free, else chosen.")
-    postgres_url: str | None = Field(None, description="Dagster's storage; empty: sqlite under the state folder.")
-    reconcile_every_s: int = Field(300, ge=30, description="Seconds between full reconciles.")
+    port: int | None = Field(default=None, description="Port of the web UI; empty: 3000 where free, else chosen.")
+    postgres_url: str | None = Field(
+        default=None, description="Dagster's storage; empty: sqlite under the state folder."
+    )
+    reconcile_every_s: int = Field(default=300, ge=30, description="Seconds between full reconciles.")
 
 
 class RegistrySettings(_Section):
-    url: str | None = Field(None, description="SQLAlchemy URL; empty: sqlite under the state folder.")
-    history_days: float = Field(30, gt=0, description="Days that history is kept.")
+    url: str | None = Field(default=None, description="SQLAlchemy URL; empty: sqlite under the state folder.")
+    history_days: float = Field(default=30, gt=0, description="Days that history is kept.")
 
 
 class RuleSettings(_Section):
-    enabled: bool = Field(True, description="Write default alert rules for every service.")
-    error_lines_per_minute: float = Field(10, gt=0, description="Error burst: more error lines a minute than this.")
-    silent_after: str = Field("15m", description="Gone silent: no line for this long.")
+    enabled: bool = Field(default=True, description="Write default alert rules for every service.")
+    error_lines_per_minute: float = Field(
+        default=10, gt=0, description="Error burst: more error lines a minute than this."
+    )
+    silent_after: str = Field(default="15m", description="Gone silent: no line for this long.")
 
 
 class Settings(BaseSettings):
@@ -169,12 +183,12 @@ class Settings(BaseSettings):
     state_dir: Path = Field(
         default_factory=lambda: user_state_path("onecollector"), description="Folder for all state on this machine."
     )
-    environment: str = Field("local", description="deployment.environment.name of every line.")
+    environment: str = Field(default="local", description="deployment.environment.name of every line.")
     tenants: dict[str, TenantSettings] = Field(
         default_factory=lambda: {"default": TenantSettings()}, description="Allow list of tenants."
     )
     multiline: dict[str, MultilineRule] = Field(default_factory=dict, description="Multiline rules by name.")
-    files: tuple[FileSource, ...] = Field((), description="Plain log files to collect.")
+    files: tuple[FileSource, ...] = Field(default=(), description="Plain log files to collect.")
     docker: DockerSettings = Field(default_factory=DockerSettings, description="Docker engine.")
     agent: AgentSettings = Field(default_factory=AgentSettings, description="Agent.")
     collector: CollectorSettings = Field(default_factory=CollectorSettings, description="Collector.")

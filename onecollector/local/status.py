@@ -91,7 +91,8 @@ def read_status(settings: Settings, runtime: Runtime) -> Status:
     engine = engine_health(settings, runtime)
     if engine is not None:
         parts.append(engine)
-    for part in part_health(settings, runtime, supervisor):
+    for found in part_health(settings, runtime, supervisor):
+        part = found
         if part.ok and part.part == "collector":
             part = _noted(part, _collector_note(runtime, agent))
         elif part.ok and part.part == "agent":
