@@ -1,0 +1,27 @@
+"""Dagster's code location ``control``: what exists, what checks it and when it happens, everything listed by name.
+
+It loads where nothing runs; assets and sensors then say what is missing.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from onecollector_assets.collector_config import collector_config, config_is_valid
+from onecollector_assets.jobs import reconcile
+from onecollector_assets.loki_rules import loki_rules, rules_are_live
+from onecollector_assets.rollout import collector_rollout, pipeline_delivers
+from onecollector_assets.sources import log_sources
+from onecollector_resources.dagster_resources import OneCollectorResource
+from sensors.containers import containers
+from sensors.health import health
+from sensors.schedules import prune, prune_daily, reconcile_everything
+
+defs = dg.Definitions(
+    assets=[log_sources, collector_config, collector_rollout, loki_rules],
+    asset_checks=[config_is_valid, pipeline_delivers, rules_are_live],
+    jobs=[reconcile, prune],
+    sensors=[containers, health],
+    schedules=[reconcile_everything, prune_daily],
+    resources={"onecollector": OneCollectorResource(), "io_manager": dg.mem_io_manager},
+)

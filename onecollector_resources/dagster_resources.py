@@ -1,0 +1,70 @@
+"""Thin Dagster resources that hand out the clients of this package; the only module here that knows Dagster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from onecollector_resources.collector.builder import OtelConfigBuilder
+from onecollector_resources.collector.manager import AgentManager
+from onecollector_resources.collector.names import component_names
+from onecollector_resources.collector.transports.local_http import LocalHttpTransport
+from onecollector_resources.health.monitor import HealthMonitor
+from onecollector_resources.loki.querier import LokiQuerierClient
+from onecollector_resources.loki.ruler import LokiRulerClient
+from onecollector_resources.registry.store import LogSourceRegistry
+from onecollector_resources.runtime import Runtime, collector_environment, load_runtime
+from onecollector_resources.settings import Settings, load_settings
+
+
+class OneCollectorResource(dg.ConfigurableResource):
+    """All clients of one state folder. They are made when asked for, so a location loads where nothing runs."""
+
+    config_file: str | None = Field(
+        default=None, description="Settings file; empty: $ONECOLLECTOR_CONFIG and the usual places."
+    )
+
+    def settings(self) -> Settings:
+        """Raises SettingsError."""
+        return load_settings(Path(self.config_file) if self.config_file else None)
+
+    def runtime(self) -> Runtime:
+        """Raises RuntimeMissing where `onecollector up` never ran."""
+        return load_runtime(self.settings().layout)
+
+    def registry(self) -> LogSourceRegistry:
+        """Raises SettingsError."""
+        return LogSourceRegistry(self.settings().registry_url)
+
+    def builder(self) -> OtelConfigBuilder:
+        """A builder with the names of the deployed binary. Raises RuntimeMissing, CollectorBinaryError."""
+        return OtelConfigBuilder(self.settings(), component_names(Path(self.runtime().collector_binary)))
+
+    def collector_environment(self) -> dict[str, str]:
+        """The environment that the collector runs with."""
+        settings = self.settings()
+        return collector_environment(
+            settings.layout, self.runtime(), host=settings.agent.host_name, environment=settings.environment
+        )
+
+    def transport(self) -> LocalHttpTransport:
+        """The agent. Raises TransportError."""
+        return LocalHttpTransport.of(self.settings().layout, self.runtime())
+
+    def loki(self, tenant: str) -> LokiQuerierClient:
+        """A tenant's view of Loki."""
+        return LokiQuerierClient(self.runtime().loki_url, tenant, bearer=self.settings().loki.bearer)
+
+    def ruler(self, tenant: str) -> LokiRulerClient:
+        """A tenant's rules."""
+        return LokiRulerClient(self.runtime().loki_url, tenant, bearer=self.settings().loki.bearer)
+
+    def manager(self) -> AgentManager:
+        """Raises TransportError."""
+        return AgentManager(self.transport(), self.loki, confirm_within_s=self.settings().agent.confirm_within_s)
+
+    def monitor(self) -> HealthMonitor:
+        """Raises TransportError."""
+        return HealthMonitor(self.runtime().loki_url, self.manager(), bearer=self.settings().loki.bearer)
