@@ -7,6 +7,7 @@ kill it and supervisord starts it again at once (``startsecs=0``: a quick death 
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import shlex
 import subprocess
@@ -88,7 +89,6 @@ def render_config(layout: StateLayout, programs: Sequence[Program]) -> str:
         "logfile_backups=1",
         f"pidfile={layout.supervisor / 'pid'}",
         f"childlogdir={layout.logs}",
-        "minfds=65536",
         "umask=077",
         "nocleanup=true",
         "",
@@ -130,17 +130,19 @@ class Supervisor:
     def __init__(self, layout: StateLayout) -> None:
         self.layout = layout
         self.config = layout.supervisor / "supervisord.conf"
-        self._server = xmlrpc.client.ServerProxy(
-            "http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{socket_path(layout)}")
-        )
 
     def _call(self, method: str, *args: Any) -> Any:
+        # A transport of its own for each call: one that failed once stays in the middle of its request.
+        transport = SupervisorTransport(None, None, f"unix://{socket_path(self.layout)}")
         try:
-            return getattr(self._server.supervisor, method)(*args)
+            server = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+            return getattr(server.supervisor, method)(*args)
         except xmlrpc.client.Fault as fault:
             raise SupervisorError(f"supervisord: {method}: {fault.faultString}") from fault
-        except (OSError, xmlrpc.client.Error) as error:
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
             raise SupervisorError(f"supervisord does not answer at {socket_path(self.layout)}: {error}") from error
+        finally:
+            transport.close()
 
     def alive(self) -> bool:
         """Whether supervisord answers."""
