@@ -71,17 +71,19 @@ def rows_of(model: type[BaseModel], prefix: str) -> list[str]:
 
 def settings_page() -> str:
     """The settings reference."""
-    return "\n".join([
-        "# Settings",
-        "",
-        "One file, `onecollector.yaml`: at `$ONECOLLECTOR_CONFIG`, else in the current folder, else in the XDG config folder.",
-        "Variables win over it: `ONECOLLECTOR_LOKI__URL` is `loki.url`. This page is made from the settings model by `make docs`.",
-        "",
-        "| key | type | default | meaning |",
-        "|---|---|---|---|",
-        *rows_of(Settings, ""),
-        "",
-    ])
+    return "\n".join(
+        [
+            "# Settings",
+            "",
+            "One file, `onecollector.yaml`: at `$ONECOLLECTOR_CONFIG`, else in the current folder, else in the XDG config folder.",
+            "Variables win over it: `ONECOLLECTOR_LOKI__URL` is `loki.url`. This page is made from the settings model by `make docs`.",
+            "",
+            "| key | type | default | meaning |",
+            "|---|---|---|---|",
+            *rows_of(Settings, ""),
+            "",
+        ]
+    )
 
 
 def figures() -> str:
@@ -93,8 +95,11 @@ def figures() -> str:
             sign = {"lower": "<= ", "higher": ">= "}.get(row.get("better", ""), "")
             aim = "" if row.get("reach") is None else f"{sign}{row['reach']:,}{unit}"
             value = row["value"]
-            lines.append(f"| {row['what']} | {value:,}{unit} | {aim} |" if isinstance(value, int | float)
-                         else f"| {row['what']} | {value}{unit} | {aim} |")
+            lines.append(
+                f"| {row['what']} | {value:,}{unit} | {aim} |"
+                if isinstance(value, int | float)
+                else f"| {row['what']} | {value}{unit} | {aim} |"
+            )
     return "\n".join(lines)
 
 

@@ -109,7 +109,7 @@ def make_app(agent: HostAgent, token: str) -> web.Application:
 
     async def get_config(_: web.Request) -> web.Response:
         text = agent.collector.effective()
-        return web.json_response({"text": text, "hash": agent.collector.hash_of(text), **asdict(agent.collector.state)})
+        return web.json_response({**asdict(agent.collector.state), "text": text, "hash": agent.collector.hash_of(text)})
 
     async def confirm(request: web.Request) -> web.Response:
         config_hash = str((await request.json())["hash"])

@@ -196,7 +196,8 @@ class HostAgent:
 
     def _rows(self) -> list[LogSource]:
         host, rows = self.settings.agent.host_name, []
-        for observed in self._sources.values():
+        observed_now = dict(self._sources)
+        for observed in (*observed_now.values(), *self.keeper.leftovers(observed_now)):
             phase, mode, reason = self.keeper.phase_of(observed)
             rows.append(
                 LogSource(

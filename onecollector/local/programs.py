@@ -84,6 +84,8 @@ def shared_environment(settings: Settings) -> dict[str, str]:
     environment["ONECOLLECTOR_STATE_DIR"] = str(settings.layout.root)
     environment["DAGSTER_HOME"] = str(settings.layout.dagster_home)
     environment["PYTHONUNBUFFERED"] = "1"
+    # A run is a process of its own: without cached bytecode each would compile all of Dagster again.
+    environment["PYTHONDONTWRITEBYTECODE"] = ""
     return environment
 
 

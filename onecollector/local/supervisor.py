@@ -6,6 +6,7 @@ kill it and supervisord starts it again at once (``startsecs=0``: a quick death 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from onecollector_resources.layout import StateLayout
@@ -232,7 +234,8 @@ class Supervisor:
         """Stop all programs and supervisord itself."""
         if not self.alive():
             return
+        pid = int(self._call("getPID"))
         self._call("shutdown")
-        end = time.monotonic() + timeout_s
-        while self.alive() and time.monotonic() < end:
-            time.sleep(0.1)
+        # It stops answering at once and its programs one after the other: only its own end says that all have ended.
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+            psutil.Process(pid).wait(timeout_s)

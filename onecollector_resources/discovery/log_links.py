@@ -831,6 +831,12 @@ class LinkKeeper:
             joined,
         )
 
+    def leftovers(self, known: Iterable[str]) -> list[ObservedSource]:
+        """Sources that are gone from the host while files of theirs are still in the tree."""
+        here = set(known)
+        with self._lock:
+            return [s.observed for source_id, s in self._sources.items() if source_id not in here and s.links]
+
     def statuses(self) -> list[LinkStatus]:
         """Every link."""
         with self._lock:

@@ -1,0 +1,47 @@
+# setup: a virtual environment with locked packages. Everything else builds on it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test lint bench soak docs clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "expected Python 3.11 or newer, found $$($(PYTHON) -V); set PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q python3-venv; } \
+		|| { echo "python3-venv is missing; as root: apt-get install python3-venv"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: setup
+	@$(BIN)/onecollector demo
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+	@$(BIN)/python docs/generate.py --check
+
+test: lint
+	@$(BIN)/onecollector install
+	@$(BIN)/python -m pytest -m "not soak"
+
+soak: setup
+	@$(BIN)/onecollector install
+	@$(BIN)/python -m pytest -m soak
+
+bench: setup
+	@$(BIN)/onecollector install
+	@for area in config registry prove pipeline rotation discovery agent main_job; do $(BIN)/python -m bench.$$area || exit 1; done
+	@$(BIN)/python docs/generate.py
+
+docs: setup
+	@$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info
