@@ -7,6 +7,9 @@ waits until each part says it is healthy. Running it twice changes nothing.
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ from pathlib import Path
 from onecollector.local.health import PartHealth, part_health
 from onecollector.local.ports import PREFERRED, choose_ports, is_free, taken_message
 from onecollector.local.processes import end_marked, marked_processes
-from onecollector.local.programs import collector_run_script, dagster_yaml, programs, workspace_yaml
+from onecollector.local.programs import collector_run_script, dagster_yaml, programs, shared_environment, workspace_yaml
 from onecollector.local.supervisor import Supervisor, SupervisorError
 from onecollector_resources.layout import StateLayout
 from onecollector_resources.runtime import Runtime, RuntimeMissing, collector_environment, load_runtime, save_runtime
@@ -186,6 +189,24 @@ def _first_config(settings: Settings, runtime: Runtime) -> None:
     _write(layout.last_good_config, config.text)
 
 
+def _make_dagster_storage(settings: Settings) -> None:
+    """Create Dagster's tables before its processes start: two that create them at once break them for good."""
+    home = settings.layout.dagster_home
+    if (home / ".made").exists():
+        return
+    code = "from dagster import DagsterInstance\nwith DagsterInstance.get() as i: i.get_runs_count(); i.all_instigator_state()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **shared_environment(settings)},
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
+    if done.returncode != 0:
+        raise UpFailed(f"Dagster's storage in {home} cannot be made: {done.stderr.strip()[-500:]}")
+    (home / ".made").touch()
+
+
 def up(settings: Settings, progress: Progress = _silent) -> UpResult:
     """Bring everything up and wait until every part is healthy.
 
@@ -212,6 +233,7 @@ def up(settings: Settings, progress: Progress = _silent) -> UpResult:
     LogSourceRegistry(settings.registry_url).migrate()
     changed = _write_files(settings, runtime)
     _first_config(settings, runtime)
+    _make_dagster_storage(settings)
     supervisor.write_config(programs(settings, runtime))
     if alive:
         touched = supervisor.update()

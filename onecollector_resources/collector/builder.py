@@ -85,9 +85,13 @@ def pipelines_in_use(sources: Iterable[LogSource], settings: Settings) -> tuple[
 
 def share_queues(wanted: Mapping[str, int], total_mib: int) -> tuple[tuple[str, int], ...]:
     """Queue sizes in MiB under the host-wide limit: scaled down alike, at least 8 each."""
+    least = 8
     asked = sum(wanted.values())
-    scale = min(1.0, total_mib / asked) if asked else 1.0
-    return tuple(sorted((tenant, max(8, int(size * scale))) for tenant, size in wanted.items()))
+    if asked <= total_mib:
+        return tuple(sorted(wanted.items()))
+    # Everybody gets the least, the rest is shared in proportion to what was asked.
+    rest = max(0, total_mib - least * len(wanted))
+    return tuple(sorted((tenant, least + int(rest * size / asked)) for tenant, size in wanted.items()))
 
 
 class OTelCollectorAgent:

@@ -1,0 +1,63 @@
+"""Real parts for tests: found or missing by name; a missing one fails under CI and is skipped elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from onecollector.local.ports import any_free_port
+from onecollector.parts.install import system_command
+from onecollector.parts.locate import locate
+from onecollector.parts.pins import pins, system_pins
+from onecollector_resources.loki.config import render_loki_config, render_overrides
+from onecollector_resources.loki.lifecycle import LokiLifecycle
+from onecollector_resources.settings import Settings
+
+Finder = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def part() -> Finder:
+    """A function from a part's name to its binary."""
+
+    def find(name: str) -> Path:
+        pin = system_pins().get(name)
+        found = system_command(pin) if pin is not None else locate(name) if name in pins() else None
+        if found is None:
+            message = f"{name} is missing; run: onecollector install {name}"
+            if os.environ.get("CI") == "true":
+                pytest.fail(message)
+            pytest.skip(message)
+        return Path(found)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def parts(part: Finder) -> None:
+    """Everything that a whole stack needs."""
+    for name in ("loki", "collector", "docker", "busybox"):
+        part(name)
+    if os.geteuid() != 0:
+        pytest.skip("needs root: runs a Docker engine of its own")
+
+
+@pytest.fixture(scope="session")
+def loki(part: Finder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LokiLifecycle]:
+    """A Loki of the tests' own, with our config."""
+    folder = tmp_path_factory.mktemp("loki")
+    data = folder / "data"
+    data.mkdir()
+    http_port, grpc_port = any_free_port(set()), any_free_port(set())
+    settings = Settings(state_dir=folder)
+    (folder / "config.yaml").write_text(
+        render_loki_config(settings, data_dir=data, http_port=http_port, grpc_port=grpc_port)
+    )
+    (data / "overrides.yaml").write_text(render_overrides(settings))
+    server = LokiLifecycle(part("loki"), folder / "config.yaml", data, http_port, folder / "loki.log")
+    server.start()
+    yield server
+    server.kill()
