@@ -121,12 +121,13 @@ def many_files(stack: Stack, folder: Path) -> list[dict[str, object]]:
             0.5,
         )
         runs = instance.get_runs_count() - before
-    rows = wait_until(
-        "their lines",
-        lambda: (lambda r: r if len(r) >= FILES else None)(stack.rows('{service_name=~"files-app.*"}', 900)),
-        60,
-        1,
-    )
+    rows: list[object] = []
+
+    def arrived() -> bool:
+        rows[:] = stack.rows('{service_name=~"files-app.*"}', 900)
+        return len(rows) >= FILES
+
+    wait_until("their lines", arrived, 60, 1)
     return [
         {
             "what": f"Dagster runs for {FILES} files created at once",

@@ -117,7 +117,7 @@ def main() -> int:
             if "--check" not in sys.argv:
                 path.write_text(text, encoding="utf-8")
     for path in stale:
-        print(f"{path}: {'stale, run: make docs' if '--check' in sys.argv else 'written'}")
+        sys.stdout.write(f"{path}: {'stale, run: make docs' if '--check' in sys.argv else 'written'}\n")
     return 1 if stale and "--check" in sys.argv else 0
 
 

@@ -88,7 +88,7 @@ class AgentSettings(_Section):
         default=None, description="Loopback port of the agent's API; empty: chosen and remembered."
     )
     link_root: Path | None = Field(
-        None,
+        default=None,
         description="Folder of the link tree; empty: <DockerRootDir>/onecollector/links. Must be inside Docker's root.",
     )
     listing_interval_s: float = Field(default=5.0, ge=0.5, le=300, description="Seconds between full listings.")

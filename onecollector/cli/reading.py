@@ -85,9 +85,8 @@ def prove(
 
     Example: onecollector prove --service payments
     """
-    from onecollector_resources.health.delivery import gaps_of, prove_records
-
     from onecollector_resources.collector.transports.local_http import LocalHttpTransport
+    from onecollector_resources.health.delivery import gaps_of, prove_records
     from onecollector_resources.loki.querier import LokiQuerierClient
     from onecollector_resources.registry.store import LogSourceRegistry
     from onecollector_resources.runtime import load_runtime

@@ -90,14 +90,13 @@ class AlertGenerator:
 
 def _comparable(group: Mapping[str, Any]) -> Any:
     """A group without what the ruler adds or rewrites."""
-    rules = [
+    return [
         {
             key: str(rule.get(key)) if key in ("expr", "for") else rule.get(key) or {}
             for key in ("alert", "expr", "for", "labels", "annotations")
         }
         for rule in group.get("rules", ())
     ]
-    return rules
 
 
 def rules_to_change(wanted: Mapping[str, Mapping[str, Any]], present: Mapping[str, Mapping[str, Any]]) -> RuleChanges:

@@ -81,7 +81,8 @@ class FileSpool:
     """Copies one source file into one spool. Not thread-safe: one thread pumps all spools."""
 
     def __init__(self, source: Path, spool: Path, framing: Literal["docker", "plain"]) -> None:
-        self.source, self.spool, self.framing = source, spool, framing
+        self.source, self.spool = source, spool
+        self.framing: Literal["docker", "plain"] = framing
         spool.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.offset = resume(spool)
         self._in = source.open("rb")
