@@ -29,7 +29,7 @@ from onecollector_resources.discovery.service import DiscoveryService
 from onecollector_resources.records import ContainerEvent, Gap, LogSource, ObservedSource
 from onecollector_resources.registry.store import LogSourceRegistry, RegistryError
 from onecollector_resources.runtime import Runtime, collector_environment
-from onecollector_resources.settings import Settings
+from onecollector_resources.settings import Settings, SettingsError, config_file, load_settings
 
 log = structlog.get_logger()
 
@@ -96,6 +96,9 @@ class HostAgent:
         self._spools: dict[str, ApiSpool] = {}
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
+        path = config_file()
+        self._settings_stamp = path.stat().st_mtime_ns if path is not None and path.exists() else 0
+        self.settings_problem = ""
 
     # -- life
 
@@ -165,7 +168,37 @@ class HostAgent:
                 # The outermost edge of this thread: collection must go on, and the next turn looks at everything anew.
                 log.exception("turn.failed")
 
+    def _take_in_settings(self) -> None:
+        """A changed settings file: tenants, rules and declared files from now on. A bad one changes nothing and is told."""
+        path = config_file()
+        try:
+            stamp = path.stat().st_mtime_ns if path is not None else 0
+        except OSError:
+            return
+        if stamp == self._settings_stamp:
+            return
+        self._settings_stamp = stamp
+        try:
+            fresh = load_settings(path)
+        except SettingsError as error:
+            self.settings_problem = str(error)
+            log.error("settings.refused", error=str(error))
+            return
+        self.settings_problem = ""
+        if fresh == self.settings:
+            return
+        log.info("settings.changed", path=str(path))
+        self.settings = fresh
+        self.discovery.use_settings(fresh)
+        try:
+            self.registry.record_event("policy", {"settings": str(path)}, actor=ACTOR, host=fresh.agent.host_name)
+        except RegistryError as error:
+            # The next look tries again: without the event Dagster would learn of it only at the next full reconcile.
+            self._settings_stamp = -1
+            log.warning("registry.away", error=str(error))
+
     def _turn(self) -> None:
+        self._take_in_settings()
         snapshot = self.discovery.snapshot()
         self.keeper.set_live_pipelines(self.collector.pipelines())
         self._sources = dict(snapshot.sources)
@@ -338,6 +371,7 @@ class HostAgent:
             "docker_error": self.discovery.docker_error,
             "registry_problem": self.registry_problem,
             "journal_problem": self.journal.problem,
+            "settings_problem": self.settings_problem,
         }
 
     def sources(self) -> list[dict[str, Any]]:

@@ -35,6 +35,10 @@ class DockerEngine:
         self._known: dict[str, ObservedSource] = {}
         self._root = ""
 
+    def use_settings(self, settings: Settings) -> None:
+        """Identify every container anew with other settings."""
+        self._settings, self._known = settings, {}
+
     def root(self) -> str:
         """DockerRootDir."""
         if not self._root:

@@ -90,6 +90,14 @@ class DiscoveryService:
         self._wake.set()
         self._watch.stop()
 
+    def use_settings(self, settings: Settings) -> None:
+        """Identify everything anew with other settings."""
+        with self._lock:
+            self._settings, self._known = settings, {}
+        if self._engine is not None:
+            self._engine.use_settings(settings)
+        self._wake.set()
+
     def wait_changed(self, timeout_s: float) -> bool:
         """Wait for an event, at most ``timeout_s`` seconds; True where there was one."""
         changed = self._wake.wait(timeout_s)

@@ -167,7 +167,11 @@ class HealthMonitor:
             status = self._manager.transport.status()
         except TransportError as error:
             return ComponentStatus("agent", "down", str(error)[:200])
-        problems = [status[key] for key in ("docker_error", "registry_problem", "journal_problem") if status.get(key)]
+        problems = [
+            status[key]
+            for key in ("docker_error", "registry_problem", "journal_problem", "settings_problem")
+            if status.get(key)
+        ]
         collector = status["collector"]
         if not collector["healthy"]:
             problems.insert(0, "the collector is not healthy")

@@ -9,11 +9,13 @@ import signal
 import stat
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+import yaml
 
 from bench.stack import Stack, private_stack, unique, wait_until
 
@@ -161,6 +163,17 @@ def test_a_container_of_an_unknown_tenant_waits_and_says_so(stack: Stack) -> Non
     )[0]
     assert row["phase"] == "waiting"
     assert "unknown tenant" in row["reason"]
+
+
+def test_a_tenant_that_is_put_on_the_list_ships_from_its_first_line_on(stack: Stack) -> None:
+    service = unique("late")
+    stack.run("seq 1 20; sleep 120", service=service, labels={"onecollector.io/tenant": "newcomer"})
+    wait_until("the source", lambda: stack.registry("select 1 from sources where service = :s", s=service), 10)
+    path = Path(stack.env["ONECOLLECTOR_CONFIG"])
+    settings = yaml.safe_load(path.read_text())
+    settings["tenants"].append("newcomer")
+    path.write_text(yaml.safe_dump(settings))
+    assert sorted(lines_of(stack, service, 20, "newcomer", 90), key=int) == [str(n) for n in range(1, 21)]
 
 
 def test_prove_says_complete_and_counts(stack: Stack) -> None:
