@@ -1,39 +1,62 @@
-"""The Docker engine: listing, inspection, events, log following; only what discovery needs, over the ``docker`` library.
+"""The Docker engine as discovery needs it: every container by id, one container, its events, its log.
 
-A listing costs the engine and us time, so containers are inspected once, when their id is new; what can change later
-(running or not, the name) is in the listing's own rows.
+A listing costs the engine and us time, so a container is inspected once, when its id is new, and again only when its
+listing row says that it was renamed or changed its state: labels, log driver and path never change. An inspection that
+finds the container gone falls back on what its event said of it.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import requests
+import orjson
 
-from onecollector_resources.discovery.identity import identify_container, parse_time, summary_facts
+from onecollector_resources.discovery.engine_http import EngineAway, EngineHttp, EngineStream
+from onecollector_resources.discovery.events import EVENT_FILTER, parse_event
+from onecollector_resources.discovery.identity import (
+    FILE_DRIVER,
+    identify_container,
+    parse_time,
+    summary_facts,
+    why_unreadable,
+)
 from onecollector_resources.records import ContainerEvent, ObservedSource
 from onecollector_resources.settings import Settings
 
+__all__ = ["DockerEngine", "EngineAway"]
 
-class EngineAway(RuntimeError):
-    """The engine did not answer. What was known stays known: a failed listing is not an empty one."""
+ALIVE = frozenset({"created", "running", "paused", "restarting"})
+"""States in which more lines may come. ``removing`` and ``dead`` are ends, whatever ended them."""
+
+DUAL_LOGGING_API = (1, 41)
+"""API version of Docker 20.10, which keeps a readable cache beside drivers that only send lines away."""
 
 
 class DockerEngine:
-    """One engine. Every method raises EngineAway when it does not answer."""
+    """One engine. Nothing is asked before the first call. Thread-safe; every method may raise EngineAway."""
 
     def __init__(self, address: str, settings: Settings, timeout_s: float = 15) -> None:
-        import docker
-
         self.address, self._settings = address, settings
-        self._api: Any = docker.APIClient(base_url=address, timeout=timeout_s)  # pyright: ignore[reportArgumentType]
-        self._events: Any = docker.APIClient(base_url=address, timeout=timeout_s)  # pyright: ignore[reportArgumentType]
+        self._http = EngineHttp(address, timeout_s)
+        self._rows: dict[str, tuple[str, str]] = {}
+        """State and name in the listing that a container was last inspected for."""
         self._known: dict[str, ObservedSource] = {}
-        self._root = ""
+        self._facts: Mapping[str, Any] = {}
+
+    # -- the engine
+
+    def info(self) -> Mapping[str, Any]:
+        """The engine's description of itself, as it was when it was asked first or after ``forget``."""
+        if not self._facts:
+            self._facts = self._http.get_json("/info") or {}
+        return self._facts
 
     def use_settings(self, settings: Settings) -> None:
         """Identify every container anew with other settings."""
@@ -41,169 +64,185 @@ class DockerEngine:
 
     def root(self) -> str:
         """DockerRootDir."""
-        if not self._root:
-            self._root = self._ask(self._api.info)["DockerRootDir"]
-        return self._root
+        return str(self.info().get("DockerRootDir") or "/var/lib/docker")
 
-    def clock_and_start(self) -> datetime:
-        """The engine's own time now."""
-        return parse_time(self._ask(self._api.info)["SystemTime"]) or datetime.now(UTC)
+    def now_ns(self) -> int:
+        """The engine's clock: events carry its times, not ours."""
+        facts = self._http.get_json("/info") or {}
+        self._facts = facts
+        told = parse_time(facts.get("SystemTime"))
+        return int(told.timestamp() * 1e9) if told is not None else time.time_ns()
 
-    @staticmethod
-    def _ask(call: Any, *args: Any, **kwargs: Any) -> Any:
-        import docker.errors
+    def forget(self) -> None:
+        """Ask anew what kind of engine this is: it may have been restarted with other settings."""
+        self._facts = {}
+        self._http.forget()
 
-        try:
-            return call(*args, **kwargs)
-        except docker.errors.NotFound:
+    @property
+    def local(self) -> bool:
+        """Whether it is on this machine, as far as its address says."""
+        return self.address.startswith("unix://")
+
+    def started_ns(self) -> int | None:
+        """When the engine's process started, on our clock to 10 ms; None where that cannot be known.
+
+        The peer of a unix socket is who made it: dockerd, or init where systemd keeps the socket; then the pid file.
+        """
+        if not self.local:
             return None
-        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-            raise EngineAway(f"{type(error).__name__}: {error}") from error
+        try:
+            with self._http.dial(1.0) as sock:
+                pid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+            if pid == 1:
+                with open("/run/docker.pid", encoding="ascii") as file:
+                    pid = int(file.read())
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                ticks = int(file.read().rsplit(") ", 1)[1].split()[19])
+        except (OSError, EngineAway, ValueError, IndexError):
+            return None
+        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+        return time.time_ns() - int(age_s * 1e9)
+
+    # -- containers
 
     def list_all(self) -> dict[str, ObservedSource]:
-        """Every container by id."""
-        rows = self._ask(self._api.containers, all=True) or []
+        """Every container by id, exited ones too."""
+        rows: Sequence[Mapping[str, Any]] = self._http.get_json("/containers/json", {"all": "1"}) or ()
         found: dict[str, ObservedSource] = {}
         for row in rows:
-            container_id, running = (
-                row["Id"],
-                row["State"] in ("running", "paused", "restarting", "created", "removing"),
-            )
-            known = self._known.get(container_id)
-            if known is not None and known.driver != "?":
-                name = summary_facts(row)[0]
-                if name != known.name or running != known.running:
-                    ended = None if running else known.ended or datetime.now(UTC)
-                    known = self._renamed(replace(known, running=running, ended=ended), name)
-                found[container_id] = known
-                continue
-            observed = self.inspect(container_id)
-            if observed is not None:
-                found[container_id] = observed
+            container_id, name = row["Id"], summary_facts(row)[0]
+            known, seen = self._known.get(container_id), (row["State"], name)
+            if known is None or self._rows.get(container_id) != seen:
+                known = self._look(row)
+                if known is None:
+                    continue
+                self._rows[container_id] = seen
+            found[container_id] = known
         self._known = found
+        if len(self._rows) > len(found):
+            self._rows = {key: self._rows[key] for key in found if key in self._rows}
         return dict(found)
-
-    def _renamed(self, known: ObservedSource, name: str) -> ObservedSource:
-        if name == known.name:
-            return known
-        return identify_container(
-            known.source_id,
-            name,
-            known.image,
-            known.labels,
-            self._settings,
-            driver=known.driver,
-            log_path=known.log_path,
-            running=known.running,
-            created=known.created,
-            ended=known.ended,
-        )
 
     def inspect(self, container_id: str) -> ObservedSource | None:
         """One container; None where it is gone."""
-        facts = self._ask(self._api.inspect_container, container_id)
-        if facts is None:
-            return None
+        facts = self._http.get_json(f"/containers/{container_id}/json")
+        return None if facts is None else self._described(facts)
+
+    def _described(self, facts: Mapping[str, Any]) -> ObservedSource:
+        container_id = facts["Id"]
         state, config = facts["State"], facts["Config"]
-        running = state.get("Running") or state.get("Status") in ("created", "restarting", "paused")
-        driver = facts["HostConfig"]["LogConfig"]["Type"]
-        log_path = facts.get("LogPath") or (self.predicted_path(container_id) if driver == "json-file" else "")
-        observed = identify_container(
+        logging = facts["HostConfig"].get("LogConfig") or {}
+        alive = state.get("Status") in ALIVE
+        driver = logging.get("Type") or self._default_driver()
+        return self._identified(
             container_id,
             facts["Name"].lstrip("/"),
             config.get("Image") or "",
             config.get("Labels") or {},
+            driver,
+            options=logging.get("Config") or {},
+            # Before its start a container has no log path, but where it will be is known.
+            log_path=facts.get("LogPath") or "",
+            running=alive,
+            created=parse_time(facts.get("Created")),
+            ended=None if alive else parse_time(state.get("FinishedAt")),
+        )
+
+    def from_event(self, event: ContainerEvent) -> ObservedSource:
+        """A container that is gone already, described by its event: that has its name, image and labels."""
+        facts = dict(event.attributes)
+        name, image = facts.pop("name", ""), facts.pop("image", "")
+        created = datetime.fromtimestamp(event.time_ns / 1e9, UTC)
+        return self._identified(
+            event.source_id, name, image, facts, self._default_driver(), running=True, created=created
+        )
+
+    def _look(self, row: Mapping[str, Any]) -> ObservedSource | None:
+        """Inspect a row's container; one that the engine cannot describe must not hide the others."""
+        status, body = self._http.get(f"/containers/{row['Id']}/json")
+        if status == 404:
+            return None
+        if status == 200:
+            return self._described(orjson.loads(body))
+        name, image, labels = summary_facts(row)
+        created = datetime.fromtimestamp(row.get("Created") or 0, UTC)
+        alive = row["State"] in ALIVE
+        observed = self._identified(
+            row["Id"], name, image, labels, self._default_driver(), running=alive, created=created
+        )
+        return replace(observed, warnings=(*observed.warnings, f"the engine answered {status} when asked about it"))
+
+    def _default_driver(self) -> str:
+        return str(self.info().get("LoggingDriver") or FILE_DRIVER)
+
+    def _identified(
+        self,
+        container_id: str,
+        name: str,
+        image: str,
+        labels: Mapping[str, str],
+        driver: str,
+        *,
+        running: bool,
+        created: datetime | None,
+        options: Mapping[str, str] | None = None,
+        log_path: str = "",
+        ended: datetime | None = None,
+    ) -> ObservedSource:
+        if not log_path and driver == FILE_DRIVER:
+            log_path = f"{self.root()}/containers/{container_id}/{container_id}-json.log"
+        return identify_container(
+            container_id,
+            name,
+            image,
+            labels,
             self._settings,
             driver=driver,
             log_path=log_path,
-            running=bool(running),
-            created=parse_time(facts.get("Created")) or datetime.now(UTC),
-            ended=None if running else parse_time(state.get("FinishedAt")),
-        )
-        self._known[container_id] = observed
-        return observed
-
-    def predicted_path(self, container_id: str) -> str:
-        """Where the json-file driver will write."""
-        return f"{self.root()}/containers/{container_id}/{container_id}-json.log"
-
-    def from_event(self, event: ContainerEvent) -> ObservedSource:
-        """A container that is gone already, described by what its event says of it."""
-        facts = dict(event.attributes)
-        name, image = facts.pop("name", ""), facts.pop("image", "")
-        return identify_container(
-            event.source_id,
-            name,
-            image,
-            facts,
-            self._settings,
-            driver="json-file",
-            log_path=self.predicted_path(event.source_id),
-            running=True,
-            created=datetime.fromtimestamp(event.time_ns / 1e9, UTC),
+            running=running,
+            created=created or datetime.now(UTC),
+            ended=ended,
+            unreadable=why_unreadable(driver, options or {}, dual_logging=self._http.api >= DUAL_LOGGING_API),
         )
 
-    def events(self, since_ns: int) -> Iterator[ContainerEvent]:
-        """Container events from ``since_ns`` on, first those the engine still remembers, then live ones."""
-        import docker.errors
+    # -- events and logs
 
-        since = f"{since_ns // 1_000_000_000}.{since_ns % 1_000_000_000:09d}"
-        url = f"{self._events.base_url}/v{self._events.api_version}/events"
-        params = {"since": since, "filters": json.dumps({"type": ["container"]})}
-        try:
-            answer = self._events.get(url, params=params, stream=True, timeout=None)
-            answer.raise_for_status()
-            for line in answer.iter_lines(chunk_size=1):
-                if line:
-                    event = parse_event(json.loads(line))
-                    if event is not None:
-                        yield event
-        except (docker.errors.DockerException, requests.RequestException, OSError, ValueError) as error:
-            raise EngineAway(f"{type(error).__name__}: {error}") from error
+    def open_events(self, since_ns: int) -> EngineStream:
+        """The stream of container events from ``since_ns`` on: first those the engine remembers, then live ones."""
+        params = {"since": _stamp(since_ns), "filters": orjson.dumps(EVENT_FILTER).decode()}
+        return self._http.open("/events", params)
 
-    def past_events(self, since_ns: int, until_ns: int) -> Iterator[ContainerEvent]:
-        """Container events in a range that lies behind us, as far as the engine remembers."""
-        import docker.errors
-
-        def stamp(value: int) -> str:
-            return f"{value // 1_000_000_000}.{value % 1_000_000_000:09d}"
-
-        url = f"{self._api.base_url}/v{self._api.api_version}/events"
-        params = {"since": stamp(since_ns), "until": stamp(until_ns), "filters": json.dumps({"type": ["container"]})}
-        try:
-            answer = self._api.get(url, params=params, timeout=15)
-            answer.raise_for_status()
-        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-            raise EngineAway(f"{type(error).__name__}: {error}") from error
-        for line in answer.text.splitlines():
-            event = parse_event(json.loads(line)) if line.strip() else None
-            if event is not None:
-                yield event
+    def remembered(self, until_ns: int) -> list[tuple[int, ContainerEvent | None]]:
+        """(time in ns, event or None) of all that the engine remembers, events of every kind, oldest first."""
+        status, body = self._http.get("/events", {"since": "0", "until": _stamp(until_ns)})
+        if status != 200:
+            raise EngineAway(f"the engine at {self.address} answered {status} to /events")
+        rows = [orjson.loads(line) for line in body.splitlines() if line.strip()]
+        return [(int(row.get("timeNano") or 0), parse_event(row)) for row in rows]
 
     def follow_logs(self, container_id: str, since: str) -> Iterator[bytes]:
-        """Raw multiplexed log bytes from ``since`` on, until the container ends."""
-        import docker
+        """Multiplexed log bytes with timestamps from ``since`` (seconds.nanoseconds) on, until the container ends.
 
-        api: Any = docker.APIClient(base_url=self.address)  # pyright: ignore[reportArgumentType]
-        url = f"{api.base_url}/v{api.api_version}/containers/{container_id}/logs"
+        The engine sends the log of a container with a terminal unframed; it is framed here, a line a frame.
+        """
+        facts = self._http.get_json(f"/containers/{container_id}/json")
+        if facts is None:
+            return
         params = {"follow": "1", "stdout": "1", "stderr": "1", "timestamps": "1", "since": since}
-        try:
-            answer = api.get(url, params=params, stream=True, timeout=None)
-            answer.raise_for_status()
-            while chunk := answer.raw.read1(65_536) if hasattr(answer.raw, "read1") else answer.raw.read(1):
-                yield chunk
-        except requests.RequestException as error:
-            raise EngineAway(f"{type(error).__name__}: {error}") from error
-        finally:
-            api.close()
+        chunks = self._http.open(f"/containers/{container_id}/logs", params).chunks()
+        yield from frame_lines(chunks) if facts["Config"].get("Tty") else chunks
 
 
-def parse_event(row: Mapping[str, Any]) -> ContainerEvent | None:
-    """One event of the engine; None for what is not about a container's life."""
-    action = str(row.get("Action") or row.get("status") or "").split(":")[0]
-    actor = row.get("Actor") or {}
-    container_id = actor.get("ID") or row.get("id") or ""
-    if action not in ("create", "start", "die", "destroy", "rename", "restart") or len(container_id) != 64:
-        return None
-    time_ns = int(row.get("timeNano") or int(row.get("time") or 0) * 1_000_000_000)
-    return ContainerEvent("docker", action, container_id, time_ns, dict(actor.get("Attributes") or {}))
+def frame_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """A raw stream as frames of stdout, one a line: type 1, three zeros, big-endian length, the line."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield struct.pack(">BxxxI", 1, len(line) + 1) + line + b"\n"
+    if rest:
+        yield struct.pack(">BxxxI", 1, len(rest)) + rest
+
+
+def _stamp(time_ns: int) -> str:
+    return f"{time_ns // 1_000_000_000}.{time_ns % 1_000_000_000:09d}"

@@ -17,47 +17,73 @@ from onecollector_resources.settings import FileSource, Settings
 
 PREFIX = "onecollector.io/"
 MAX_NAME = 100
-"""Bytes of a safe name, without the hash that marks a changed one."""
+"""Bytes of a safe name, with the hash that marks a changed one: what settings.SAFE_NAME allows."""
 
 UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+IMAGE_ID = re.compile(r"sha256:.*|[0-9a-f]{12,64}", re.DOTALL)
 TRUE = frozenset({"1", "true", "yes", "on"})
 
-FILE_DRIVERS = frozenset({"json-file", ""})
-MUTE_DRIVERS = frozenset({"none"})
+SERVICE_LABELS = (
+    PREFIX + "service",
+    "com.docker.compose.service",
+    "com.docker.swarm.service.name",
+    "io.kubernetes.container.name",
+)
+"""The first of these that is not blank names the service; then the image, then the container's own name."""
+
+FILE_DRIVER = "json-file"
+READABLE_DRIVERS = frozenset({FILE_DRIVER, "local", "journald"})
+"""Drivers whose lines the engine can read back by itself; of the others it keeps a cache of its own (20.10 and later)."""
 
 
 def safe_name(raw: str) -> str:
-    """A name that is one path component and one label value: 1 to 109 of A-Z a-z 0-9 . _ -, with no dot in front.
+    """A name that is one path component and one label value: 1 to 100 of A-Z a-z 0-9 . _ -, with no dot in front.
 
-    A name that had to be changed ends in ``-`` and 8 hex digits of its hash, so two raw names never become one.
+    A name that had to be changed ends in ``-`` and 8 hex digits of its hash, so two raw names do not become one by
+    being cleaned. A safe name is its own safe name.
     """
-    clean = UNSAFE.sub("_", raw)[:MAX_NAME]
-    if clean.startswith("."):
-        clean = "_" + clean[1:]
-    if clean and clean == raw:
+    if 0 < len(raw) <= MAX_NAME and raw[0] != "." and UNSAFE.search(raw) is None:
         return raw
-    digest = hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{clean or '_'}-{digest}"
+    clean = UNSAFE.sub("_", raw[:MAX_NAME])[: MAX_NAME - 9]
+    if not clean or clean[0] == ".":
+        clean = "_" + clean[1:]
+    return f"{clean}-{hashlib.sha256(raw.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def image_service(image: str) -> str:
-    """``registry:5000/team/web:1.2@sha256:..`` is ``web``; an image without a name gives the empty string."""
-    if image.startswith("sha256:") or re.fullmatch(r"[0-9a-f]{12,64}", image):
+    """``registry:5000/team/web:1.2@sha256:..`` is ``web``; an image that is only an id gives the empty string."""
+    if IMAGE_ID.fullmatch(image):
         return ""
     return image.split("@", maxsplit=1)[0].rsplit("/", 1)[-1].split(":", maxsplit=1)[0]
 
 
 def service_of(labels: Mapping[str, str], image: str, name: str) -> str:
     """The service's raw name: our label, compose, swarm, Kubernetes, image, container name."""
-    for key in (
-        PREFIX + "service",
-        "com.docker.compose.service",
-        "com.docker.swarm.service.name",
-        "io.kubernetes.container.name",
-    ):
-        if labels.get(key):
+    for key in SERVICE_LABELS:
+        if labels.get(key, "").strip():
             return labels[key]
     return image_service(image) or name
+
+
+def is_excluded(labels: Mapping[str, str]) -> bool:
+    """Whether a container asks to be left alone."""
+    return labels.get(PREFIX + "exclude", "").strip().lower() in TRUE
+
+
+def why_unreadable(driver: str, options: Mapping[str, str], *, dual_logging: bool) -> str:
+    """Why nothing can be read back from a log driver; empty where something can.
+
+    ``dual_logging``: the engine keeps a readable cache beside drivers that only send away (Docker 20.10 and later).
+    """
+    if driver == "none":
+        return "log driver none: nothing is kept to read"
+    if driver in READABLE_DRIVERS:
+        return ""
+    if not dual_logging:
+        return f"log driver {driver}: this engine is older than 20.10 and keeps nothing to read"
+    if options.get("cache-disabled", "").lower() in TRUE:
+        return f"log driver {driver} with cache-disabled: nothing is kept to read"
+    return ""
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -84,17 +110,18 @@ def identify_container(
     running: bool,
     created: datetime,
     ended: datetime | None = None,
+    unreadable: str = "",
 ) -> ObservedSource:
-    """A container as a source."""
+    """A container as a source. ``unreadable``: ``why_unreadable`` of its log driver."""
     warnings: list[str] = []
-    service_raw = service_of(labels, image, name)
+    # A database that takes no NUL must not be kept from taking the host's other rows by one label.
+    labels = {key.replace("\0", "\ufffd"): value.replace("\0", "\ufffd") for key, value in labels.items()}
+    service_raw = service_of(labels, image, name) or container_id[:12]
     tenant_raw = labels.get(PREFIX + "tenant") or "default"
-    tenant = safe_name(tenant_raw)
-    held = "" if tenant_raw in settings.tenants else f"unknown tenant {tenant_raw[:100]!r}"
     profile = labels.get(PREFIX + "profile") or "docker"
     if profile != "docker":
+        # The engine writes the framing, not the container: there is nothing to choose.
         warnings.append(f"profile {profile[:60]!r} is not for containers; docker is used")
-        profile = "docker"
     multiline = labels.get(PREFIX + "multiline") or None
     if multiline is not None and multiline not in settings.multiline:
         warnings.append(f"unknown multiline rule {multiline[:60]!r}; none is used")
@@ -104,21 +131,21 @@ def identify_container(
         kind="container",
         name=name,
         safe_name=safe_name(name),
-        tenant=tenant,
+        tenant=safe_name(tenant_raw),
         service=safe_name(service_raw),
         service_raw=service_raw,
-        profile=profile,
+        profile="docker",
         multiline=multiline,
         driver=driver,
         log_path=log_path,
         running=running,
         created=created,
         image=image,
-        labels=dict(labels),
+        labels=labels,
         ended=ended,
-        excluded=labels.get(PREFIX + "exclude", "").lower() in TRUE,
-        held=held,
-        uncollectable=f"log driver {driver}: nothing is kept to read" if driver in MUTE_DRIVERS else "",
+        excluded=is_excluded(labels),
+        held="" if tenant_raw in settings.tenants else f"unknown tenant {tenant_raw[:100]!r}",
+        uncollectable=unreadable,
         warnings=tuple(warnings),
     )
 
@@ -126,15 +153,20 @@ def identify_container(
 def summary_facts(summary: Mapping[str, Any]) -> tuple[str, str, Mapping[str, str]]:
     """Name, image and labels out of one row of the engine's listing."""
     names = summary.get("Names") or []
+    # Legacy links add names such as /other/alias; the container's own has one slash.
     own = next((n for n in names if n.count("/") == 1), names[0] if names else "")
     return own.lstrip("/"), summary.get("Image") or "", summary.get("Labels") or {}
 
 
 def identify_file(path: str, declared: FileSource, settings: Settings, *, created: datetime) -> ObservedSource | None:
-    """A declared plain file as a source; None where ``service_from`` does not match its path."""
+    """A declared plain file as a source; None where ``service_from`` does not match its path.
+
+    Its id is made of host and path, not of the inode: what a path's rotated files held are segments of one source.
+    """
+    readable = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     service_raw = declared.service
     if service_raw is None:
-        match = re.search(declared.service_from or "", path)
+        match = re.search(declared.service_from or "", readable)
         if match is None or not match["service"]:
             return None
         service_raw = match["service"]
@@ -142,15 +174,16 @@ def identify_file(path: str, declared: FileSource, settings: Settings, *, create
     return ObservedSource(
         source_id=hashlib.sha256(f"{host}\0{path}".encode("utf-8", "surrogateescape")).hexdigest(),
         kind="file",
-        name=path,
-        safe_name=safe_name(path.rsplit("/", 1)[-1]),
+        name=readable,
+        safe_name=safe_name(readable.rsplit("/", 1)[-1]),
         tenant=declared.tenant,
         service=safe_name(service_raw),
         service_raw=service_raw,
         profile=declared.profile,
         multiline=declared.multiline,
         driver="file",
-        log_path=path,
+        log_path=readable,
         running=True,
         created=created,
+        uncollectable="" if readable == path else "its path is not UTF-8; rename the file",
     )

@@ -1,56 +1,66 @@
 """DiscoveryService: which containers and files there are on this host, seen by listing, hastened by events.
 
-The listing every few seconds is the truth; an event only makes something happen earlier. A listing that fails leaves
-what was known as it was. Events missed while we were away are replayed by the engine as far as it remembers; where it
-does not reach back that far, one gap says so.
+The listing every few seconds is the truth; an event only makes something happen earlier: the container that it names is
+looked at now instead of at the next listing. A listing that fails leaves what was known as it was. Events missed while
+we were away are replayed by the engine as far as it remembers; where it does not reach back that far, one gap says so.
 """
 
 from __future__ import annotations
 
-import glob
-import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass, replace
 
+import orjson
 import structlog
 
 from onecollector_resources.discovery.docker import DockerEngine, EngineAway
-from onecollector_resources.discovery.identity import identify_file
-from onecollector_resources.discovery.watch import FolderWatch
+from onecollector_resources.discovery.engine_http import EngineStream
+from onecollector_resources.discovery.events import (
+    MARGIN_NS,
+    REMEMBERED,
+    Unheard,
+    came_and_went,
+    forgotten,
+    gap_of_container,
+    gap_of_unknown,
+    parse_event,
+)
+from onecollector_resources.discovery.filesystem import DeclaredFiles
 from onecollector_resources.records import ContainerEvent, Gap, ObservedSource
 from onecollector_resources.settings import Settings
 
 log = structlog.get_logger()
 
 LAST_EVENT = "discovery.last_event_ns"
+LISTENED_UNTIL = "discovery.listened_until_ns"
+"""Journal keys; both are times of the engine's clock."""
+
 RECONNECT_S = (0.2, 5.0)
 """First and longest pause before the event stream is opened again."""
+
+REMEMBER_EVERY_NS = 5_000_000_000
+
+MOST_LOOKS = 50
+"""With more containers than this to look at, one listing is cheaper."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All sources; ``complete`` is false where some could not be listed and are as they were known last."""
+    """All sources by id; ``complete`` is false where some could not be listed and are as they were known last."""
 
     sources: Mapping[str, ObservedSource]
     complete: bool
 
 
-def watch_prefix(pattern: str) -> Path:
-    """The deepest folder of a glob that has no magic in it."""
-    parts = []
-    for part in Path(pattern).parts[:-1]:
-        if re.search(r"[*?\[]", part):
-            break
-        parts.append(part)
-    return Path(*parts) if parts else Path("/")
-
-
 class DiscoveryService:
-    """See the module's text. ``observe`` is called at once for a container that was just created."""
+    """See the module's text. Thread-safe.
+
+    ``emit`` gets every event; ``observe`` is called at once, in the event thread, for a container that was just created.
+    ``load_value`` and ``save_value`` keep a few values over our own end. ``clock`` gives epoch seconds.
+    """
 
     def __init__(
         self,
@@ -67,28 +77,62 @@ class DiscoveryService:
         self._settings, self._engine, self._clock = settings, engine, clock
         self._emit, self._observe, self._report = emit, observe, report_gap
         self._load, self._save = load_value, save_value
-        self._known: dict[str, ObservedSource] = {}
-        self._lock = threading.Lock()
+        self._host = settings.agent.host_name
+        self._lock, self._listing = threading.Lock(), threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
-        self._watch = FolderWatch(lambda _folder, _name: self._wake.set(), self._wake.set)
-        self._threads: list[threading.Thread] = []
-        self.docker_error = ""
+        self._containers: dict[str, ObservedSource] = {}
+        self._named: set[str] = set()
+        """Containers that events named since they were looked at last."""
+        self._listed = float("-inf")
+        self._file_sources: Mapping[str, ObservedSource] | None = None
+        self._file_wake = threading.Event()
+        self._files = DeclaredFiles(settings, self._on_files)
+        self._stream: EngineStream | None = None
+        self._thread: threading.Thread | None = None
+        self._listing_error = self._stream_error = ""
         self.last_event_ns = int(self._load(LAST_EVENT) or 0)
-        self._saved_ns = self.last_event_ns
+        """Time of the last event seen, on the engine's clock."""
+        self._listened_ns = max(int(self._load(LISTENED_UNTIL) or 0), self.last_event_ns)
+        self._ahead_ns = 0
+        self._saved_ns = self._listened_ns
+        self._recent: deque[tuple[int, str, str]] = deque(maxlen=REMEMBERED)
+        """Events that were handled: the replay after a break begins with some of them."""
+        self._lost: set[str] = set()
+        """Containers that are recorded as gaps: their events are replayed, but there is nothing to look at."""
+
+    @property
+    def docker_error(self) -> str:
+        """Why the engine cannot be listed or listened to now; empty where it can."""
+        return self._listing_error or self._stream_error
+
+    @property
+    def listening(self) -> bool:
+        """Whether the engine's stream of events is open."""
+        with self._lock:
+            return self._stream is not None
+
+    # -- life
 
     def start(self) -> None:
         """Follow events and files in threads."""
-        self._watch.start()
+        self._files.start()
         if self._engine is not None:
-            thread = threading.Thread(target=self._follow, name="docker-events", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            self._thread = threading.Thread(target=self._follow, name="docker-events", daemon=True)
+            self._thread.start()
 
     def stop(self) -> None:
-        """Stop following."""
+        """Stop following; returns when nothing is called back any more."""
         self._stop.set()
         self._wake.set()
-        self._watch.stop()
+        self._file_wake.set()
+        with self._lock:
+            stream = self._stream
+        if stream is not None:
+            stream.close()
+        if self._thread is not None:
+            self._thread.join(5)
+        self._files.stop()
+        self._remember(force=bool(self._listened_ns))
 
     def use_settings(self, settings: Settings) -> None:
         """Identify everything anew with other settings."""
@@ -105,161 +149,217 @@ class DiscoveryService:
         return changed
 
     def emit_discovery_event(self, event: ContainerEvent) -> None:
-        """Tell of something that happened, and let everybody look."""
+        """Tell of something that happened, and let everybody look: at one container, or, without an id, at all."""
         self._emit(event)
+        with self._lock:
+            if event.origin == "docker" and event.source_id:
+                self._named.add(event.source_id)
+            elif event.origin in ("docker", "agent"):
+                self._listed = float("-inf")
         self._wake.set()
 
+    # -- looking
+
     def detect_container_log_paths(self) -> list[ObservedSource]:
-        """A full listing: containers and declared files, with where their lines are."""
-        return list(self.snapshot().sources.values())
+        """A full listing, made now: containers and declared files, with where their lines are."""
+        return list(self.snapshot(full=True).sources.values())
 
     def detect_pod_metadata(self, container_id: str) -> Mapping[str, str]:
-        """Labels, name and image of one container; empty where it is unknown."""
-        observed = self._known.get(container_id)
+        """Labels, name and image of one container; empty where it is unknown. Raises EngineAway."""
+        with self._lock:
+            observed = self._containers.get(container_id)
         if observed is None and self._engine is not None:
             observed = self._engine.inspect(container_id)
         if observed is None:
             return {}
         return {**observed.labels, "container.name": observed.name, "container.image.name": observed.image}
 
-    def snapshot(self) -> Snapshot:
-        """List everything now."""
-        complete = True
-        found: dict[str, ObservedSource] = dict(self.watch_filesystem())
-        if self._engine is not None:
-            try:
-                found.update(self._engine.list_all())
-                self.docker_error = ""
-            except EngineAway as error:
-                complete = False
-                self.docker_error = str(error)
-                found.update({key: known for key, known in self._known.items() if known.kind == "container"})
-        with self._lock:
-            self._known = found
-        return Snapshot(dict(found), complete)
+    def snapshot(self, *, full: bool = False) -> Snapshot:
+        """What there is now. The engine lists all with ``full`` or when ``listing_interval_s`` is over.
 
-    def watch_filesystem(self) -> Iterator[tuple[str, ObservedSource]]:
-        """Declared files that are there now; their folders are watched from here on."""
-        for declared in self._settings.files:
-            prefix = watch_prefix(declared.glob)
-            if prefix != Path("/"):
-                self._watch.add(prefix)
-            for path in glob.iglob(declared.glob, recursive=True):
+        In between only containers that events named are looked at, because a listing of 1,000 costs an engine 80 ms.
+        """
+        with self._listing:
+            files = self._files.list_now()
+            self._tell_of_files(files.sources)
+            complete = files.complete
+            if self._engine is not None:
                 try:
-                    stat = Path(path).stat()
-                except OSError:
-                    continue
-                if stat.st_mode & 0o170000 != 0o100000:
-                    continue
-                self._watch.add(Path(path).parent)
-                known = identify_file(
-                    path, declared, self._settings, created=datetime.fromtimestamp(stat.st_ctime, UTC)
-                )
-                if known is not None:
-                    before = self._known.get(known.source_id)
-                    yield known.source_id, before if before is not None and before.driver == "file" else known
+                    self._look_at_containers(self._engine, full=full)
+                    self._listing_error = ""
+                    self._remember()
+                except EngineAway as error:
+                    complete = False
+                    self._listing_error = str(error)
+            with self._lock:
+                return Snapshot({**files.sources, **self._containers}, complete)
+
+    def _look_at_containers(self, engine: DockerEngine, *, full: bool) -> None:
+        now = time.monotonic()
+        with self._lock:
+            named, self._named = self._named, set()
+            # Only a live stream tells of everything between two listings.
+            quick = self._stream is not None and now - self._listed < self._settings.agent.listing_interval_s
+        try:
+            if quick and not full and len(named) <= MOST_LOOKS:
+                looked = {container_id: engine.inspect(container_id) for container_id in named}
+                with self._lock:
+                    for container_id, observed in looked.items():
+                        if observed is not None:
+                            self._containers[container_id] = observed
+                        elif container_id not in self._named:
+                            self._containers.pop(container_id, None)
+                return
+            found = engine.list_all()
+        except EngineAway:
+            with self._lock:
+                self._named |= named
+            raise
+        with self._lock:
+            # What was created while the engine listed is known from its event only.
+            found.update({key: self._containers[key] for key in self._named if key in self._containers})
+            self._containers, self._listed = found, now
+
+    # -- files
+
+    def watch_filesystem(self) -> Iterator[ContainerEvent]:
+        """Declared files that appear and go, from now on, until ``stop``. What comes in one burst is one listing."""
+        with self._listing:
+            before = self._files.list_now().sources
+        while not self._stop.is_set():
+            self._file_wake.wait(self._settings.agent.listing_interval_s)
+            self._file_wake.clear()
+            with self._listing:
+                now = self._files.list_now().sources
+            yield from self._file_events(before, now)
+            before = now
+
+    def _on_files(self) -> None:
+        self._file_wake.set()
+        self._wake.set()
+
+    def _tell_of_files(self, now: Mapping[str, ObservedSource]) -> None:
+        before, self._file_sources = self._file_sources, now
+        # What is there at the first look did not just happen.
+        if before is not None and before != now:
+            for event in self._file_events(before, now):
+                self._emit(event)
+
+    def _file_events(
+        self, before: Mapping[str, ObservedSource], now: Mapping[str, ObservedSource]
+    ) -> Iterator[ContainerEvent]:
+        time_ns = int(self._clock() * 1e9)
+        for action, ids, sources in (
+            ("file_created", now.keys() - before.keys(), now),
+            ("file_removed", before.keys() - now.keys(), before),
+        ):
+            for source_id in sorted(ids):
+                yield ContainerEvent("filesystem", action, source_id, time_ns, {"path": sources[source_id].log_path})
+
+    # -- events
 
     def watch_docker_events(self) -> Iterator[ContainerEvent]:
-        """Container events from the last one seen on; ends when the engine goes away."""
+        """Container events since the last one seen, first those the engine remembers, then live ones, until ``stop``.
+
+        Raises EngineAway when the stream breaks or cannot be opened.
+        """
         if self._engine is None:
             return
-        since = self.last_event_ns or int(self._clock() * 1e9)
-        yield from self._engine.events(since)
+        since_ns = (self.last_event_ns or self._engine_now_ns()) - MARGIN_NS
+        stream = self._engine.open_events(since_ns)
+        with self._lock:
+            self._stream = stream
+        if self._stop.is_set():
+            stream.close()
+        try:
+            for line in stream.lines():
+                event = parse_event(orjson.loads(line)) if line.strip() else None
+                if event is not None and (event.time_ns, event.source_id, event.action) not in self._recent:
+                    yield event
+        finally:
+            with self._lock:
+                self._stream = None
+            stream.close()
+        if not self._stop.is_set():
+            raise EngineAway(f"the engine at {self._engine.address} ended its stream of events")
 
     def _follow(self) -> None:
+        """The event thread: listen, and after a break find out what was missed."""
+        engine = self._engine
+        assert engine is not None
         pause = RECONNECT_S[0]
-        away_since: int | None = self.last_event_ns or None
+        unheard_ns, ended_by_engine, away = self._listened_ns, False, True
         while not self._stop.is_set():
+            heard = False
             try:
-                if away_since is not None:
-                    self._tell_of_the_unknown(away_since)
-                    away_since = None
+                self._ahead_ns = engine.now_ns() - time.time_ns()
+                if unheard_ns:
+                    self._catch_up(engine, Unheard(unheard_ns, self._engine_now_ns(), ended_by_engine, away))
+                heard, pause = True, RECONNECT_S[0]
+                self._stream_error = ""
+                # Whatever came and went unheard, the listing has what is there.
+                self.emit_discovery_event(ContainerEvent("docker", "resync", "", time.time_ns()))
                 for event in self.watch_docker_events():
-                    pause = RECONNECT_S[0]
-                    self._on_event(event)
-                    if self._stop.is_set():
-                        return
-                raise EngineAway("the event stream ended")
+                    self._on_event(engine, event)
             except EngineAway as error:
-                self.docker_error = str(error)
-                away_since = away_since or self.last_event_ns or int(self._clock() * 1e9)
+                self._stream_error = str(error)
+                if heard:
+                    log.warning("docker.away", error=str(error))
+                    unheard_ns, ended_by_engine, away = self._engine_now_ns(), False, False
+                    self._listened_ns = unheard_ns
+                else:
+                    # An engine that refuses right after the stream's end took it along.
+                    ended_by_engine = not away
+                    engine.forget()
+            except Exception:
+                # The outermost edge of this thread: one event that cannot be handled must not end listening.
+                log.exception("docker.event_failed")
+                unheard_ns, ended_by_engine, away = self._engine_now_ns(), False, False
             self._stop.wait(pause)
             pause = min(RECONNECT_S[1], pause * 2)
 
-    def _on_event(self, event: ContainerEvent) -> None:
-        if event.time_ns <= self.last_event_ns and event.action != "create":
-            return
-        if event.action == "create" and self._engine is not None:
-            observed = self._engine.inspect(event.source_id) or self._engine.from_event(event)
+    def _on_event(self, engine: DockerEngine, event: ContainerEvent) -> None:
+        observed = None
+        if event.action in ("create", "start") and event.source_id not in self._lost:
             with self._lock:
-                self._known[event.source_id] = observed
-            self._observe(observed)
+                known = event.source_id in self._containers
+            if not known:
+                observed = engine.inspect(event.source_id) or engine.from_event(event)
+        # From here on it counts as seen: should what follows fail, it would fail again.
+        self._recent.append((event.time_ns, event.source_id, event.action))
         self.last_event_ns = max(self.last_event_ns, event.time_ns)
-        # Once a second is enough: what is replayed twice does no harm.
-        if self.last_event_ns - self._saved_ns > 1_000_000_000:
-            self._save(LAST_EVENT, str(self.last_event_ns))
-            self._saved_ns = self.last_event_ns
+        if observed is not None:
+            with self._lock:
+                self._containers[event.source_id] = observed
+                self._named.add(event.source_id)
+            self._observe(observed)
         self.emit_discovery_event(event)
 
-    def _tell_of_the_unknown(self, since_ns: int) -> None:
-        """A gap where containers may have come and gone while nobody looked and the engine does not remember."""
-        assert self._engine is not None
-        now = self._engine.clock_and_start()
-        known = set(self._known)
-        created, destroyed, oldest = {}, set(), None
-        for event in self._replayed(since_ns, now):
-            oldest = min(oldest or event.time_ns, event.time_ns)
-            if event.action == "create":
-                created[event.source_id] = event
-            elif event.action == "destroy":
-                destroyed.add(event.source_id)
-        began = datetime.fromtimestamp(since_ns / 1e9, UTC)
-        for container_id in sorted((set(created) & destroyed) - known):
-            event = created[container_id]
-            name = event.attributes.get("name", container_id[:12])
-            self._report(
-                Gap(
-                    self._settings.agent.host_name,
-                    container_id,
-                    "",
-                    "",
-                    "unknown_containers",
-                    datetime.fromtimestamp(event.time_ns / 1e9, UTC),
-                    now,
-                    None,
-                    None,
-                    f"container {name} came and went while the agent was away",
-                    f"away/{container_id}",
-                )
-            )
-        # An engine that was started anew, or that kept fewer events than happened, cannot tell.
-        if oldest is None and (now - began).total_seconds() > 10 and self._engine_younger_than(began):
-            self._report(
-                Gap(
-                    self._settings.agent.host_name,
-                    "",
-                    "",
-                    "",
-                    "unknown_containers",
-                    began,
-                    now,
-                    None,
-                    None,
-                    "unknown containers: the engine does not remember what happened",
-                    f"away/{since_ns}",
-                )
-            )
+    def _catch_up(self, engine: DockerEngine, unheard: Unheard) -> None:
+        """Report what may have been missed while nobody listened."""
+        remembered, started_ns = engine.remembered(unheard.until_ns), engine.started_ns()
+        if started_ns is not None and started_ns > unheard.since_ns and not unheard.away:
+            # An engine on this machine that was started since then took the stream along when it ended.
+            unheard = replace(unheard, ended_by_engine=True)
+        span = forgotten(unheard, [time_ns for time_ns, _ in remembered], started_ns)
+        if span is not None:
+            self._report(gap_of_unknown(span, self._host))
+        if not unheard.away and engine.local:
+            # Our process was there, and inotify on the engine's folder saw their files.
+            return
+        for created, destroyed_ns in came_and_went((e for _, e in remembered if e is not None), unheard.since_ns):
+            self._lost.add(created.source_id)
+            self._report(gap_of_container(created, destroyed_ns, self._host))
 
-    def _engine_younger_than(self, when: datetime) -> bool:
-        """Whether the engine's run folder is newer than ``when``: it has been started since, and forgot."""
-        assert self._engine is not None
-        path = Path(self._engine.address.removeprefix("unix://"))
-        try:
-            return path.stat().st_ctime > when.timestamp()
-        except OSError:
-            return True
+    def _engine_now_ns(self) -> int:
+        return time.time_ns() + self._ahead_ns
 
-    def _replayed(self, since_ns: int, now: datetime) -> Iterator[ContainerEvent]:
-        assert self._engine is not None
-        until = int(now.timestamp() * 1e9)
-        yield from self._engine.past_events(since_ns, until)
+    def _remember(self, *, force: bool = False) -> None:
+        """Keep until when we listened: every few seconds is enough, what is replayed twice does no harm."""
+        listening = self.listening
+        if listening:
+            self._listened_ns = self._engine_now_ns()
+        if force or (listening and self._listened_ns - self._saved_ns > REMEMBER_EVERY_NS):
+            self._save(LAST_EVENT, str(self.last_event_ns))
+            self._save(LISTENED_UNTIL, str(self._listened_ns))
+            self._saved_ns = self._listened_ns
