@@ -136,10 +136,14 @@ class DiscoveryService:
 
     def use_settings(self, settings: Settings) -> None:
         """Identify everything anew with other settings."""
-        with self._lock:
-            self._settings, self._known = settings, {}
-        if self._engine is not None:
-            self._engine.use_settings(settings)
+        with self._listing:
+            self._files.stop()
+            self._files = DeclaredFiles(settings, self._on_files)
+            self._files.start()
+            with self._lock:
+                self._settings, self._listed = settings, float("-inf")
+            if self._engine is not None:
+                self._engine.use_settings(settings)
         self._wake.set()
 
     def wait_changed(self, timeout_s: float) -> bool:
