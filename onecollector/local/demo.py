@@ -69,7 +69,7 @@ def run_demo(settings: Settings, command: str) -> int:
     row(
         out,
         "Look",
-        f"Dagster  {result.runtime.dagster_url}/asset-groups/control/__repository__/collection     lineage, configs, checks",
+        f"Dagster  {result.runtime.dagster_url}/locations/control/asset-groups/collection     lineage, configs, checks",
     )
     row(out, "Ask", f'{command} query \'{{service_name="payments"}} |= "ERROR"\' --since 5m')
     if result.runtime.docker_host:

@@ -19,6 +19,8 @@ GATES = "stanza.synchronousLogEmitter"
 
 DAGSTER_YAML = {
     "telemetry": {"enabled": False},
+    # No sign-up dialog in front of the first page.
+    "nux": {"enabled": False},
     "concurrency": {
         "runs": {
             "max_concurrent_runs": 4,
