@@ -24,6 +24,7 @@ from typing import Literal
 
 import structlog
 
+from onecollector_resources.discovery.claims import CLAIM, CONTAINER_LOG, Claims, Done, Inode, head_of, inode_of
 from onecollector_resources.discovery.heads import FINGERPRINT, judge_plain, judge_timed
 from onecollector_resources.discovery.links_model import (
     PENDING,
@@ -50,10 +51,6 @@ from onecollector_resources.settings import AgentSettings
 
 log = structlog.get_logger()
 
-Inode = tuple[int, int]
-
-CLAIM = re.compile(r"(?P<id>[0-9a-f]{64})\.claim\.(?P<n>\d+)")
-CONTAINER_LOG = re.compile(r"(?P<id>[0-9a-f]{64})-json\.log(?:\.(?P<n>\d+))?")
 COUNT_BLOCK = 1 << 20
 COMPLETE = rb'\n","stream"'
 """Ends the text of a whole line in Docker's JSON; a part of a long line has no ``\n`` there."""
@@ -110,8 +107,8 @@ class _Source:
     links: dict[int, Link] = field(default_factory=dict)
     folder_mtime: int = -1
     next_segment: int = 0
-    done: dict[Inode, tuple[int, int]] = field(default_factory=dict)
-    """Inode of a delivered file whose link went while the file is still there: its segment and its size then."""
+    done: dict[Inode, Done] = field(default_factory=dict)
+    """Delivered files whose links went while the files may still be there."""
     spool_reason: str = ""
 
 
@@ -139,7 +136,6 @@ class LinkKeeper:
         self._settings, self._clock = settings, clock or time.time
         self._lock = threading.RLock()
         self._sources: dict[str, _Source] = {}
-        self._claims: dict[str, list[tuple[Path, Inode]]] = {}
         self._live: frozenset[tuple[str, str]] = frozenset()
         self._long_heads: dict[bytes, Inode] = {}
         self._rows: dict[tuple[str, int], LinkRow] = {(row.source_id, row.segment): row for row in journal.load_links()}
@@ -148,6 +144,14 @@ class LinkKeeper:
         self._changed = threading.Event()
         for tree in self._trees():
             (tree / PENDING).mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.claims = (
+            Claims(docker_containers, docker_links)
+            if docker_containers is not None and docker_links is not None
+            else None
+        )
+        self._dirty: set[str] = set()
+        self._dirty_lock, self._dirty_wake, self._stopping = threading.Lock(), threading.Event(), threading.Event()
+        self._adopter = threading.Thread(target=self._adopt_dirty, name="adopter", daemon=True)
         self._recover()
 
     # -- life
@@ -157,10 +161,13 @@ class LinkKeeper:
         if self.containers is not None:
             self._watch.add(self.containers)
         self._watch.start()
+        self._adopter.start()
 
     def stop(self) -> None:
         """Stop watching; files stay where they are."""
         self._watch.stop()
+        self._stopping.set()
+        self._dirty_wake.set()
         with self._lock:
             for source in self._sources.values():
                 for link in source.links.values():
@@ -174,10 +181,7 @@ class LinkKeeper:
         """Find what an earlier process left: claims, and placed or pending links by their names."""
         for tree in self._trees():
             for path in sorted((tree / PENDING).iterdir()):
-                claim = CLAIM.fullmatch(path.name)
-                if claim is not None:
-                    self._claims.setdefault(claim["id"], []).append((path, _inode(path)))
-                else:
+                if CLAIM.fullmatch(path.name) is None:
                     self._orphans.setdefault(_id_of(path.name), []).append(path)
             for path in sorted(tree.glob("*/*/*/*.log")):
                 named = parse_path(path, tree)
@@ -194,7 +198,9 @@ class LinkKeeper:
             return
         match = CONTAINER_LOG.fullmatch(name)
         if match is not None:
-            self._claim(match["id"])
+            # A numbered name is a file that was renamed: it has its link since it was made.
+            if match["n"] is None:
+                self._claim(match["id"])
             return
         with self._lock:
             files = [
@@ -212,68 +218,28 @@ class LinkKeeper:
                 self._look(source, force=True)
 
     def _claim(self, container_id: str) -> None:
-        """Link every file of a container that has no link yet, oldest first; as little as possible, it is in a hurry."""
-        if self.containers is None or self.docker_links is None:
-            return
-        with self._lock:
-            source = self._sources.get(container_id)
-            if source is not None and (source.observed.excluded or source.spool_reason):
-                return
-            known = {inode for _, inode in self._claims.get(container_id, ())}
-            if source is not None:
-                known |= {link.inode for link in source.links.values()}
-                known |= {inode for inode, (_, size) in source.done.items() if size >= 0}
-            fresh = self._link_new(self.containers / container_id, CONTAINER_LOG, container_id, known)
-            if fresh:
-                self._claims.setdefault(container_id, []).extend(fresh)
-                if source is not None:
-                    self._adopt(source)
+        """Link what is new of a container now, and let the adopter find out whose it is."""
+        if self.claims is not None and self.claims.claim(container_id):
+            with self._dirty_lock:
+                self._dirty.add(container_id)
+            self._dirty_wake.set()
 
-    def _link_new(
-        self, folder: Path, pattern: re.Pattern[str], container_id: str, known: set[Inode]
-    ) -> list[tuple[Path, Inode]]:
-        assert self.docker_links is not None
-        try:
-            names = [
-                (int(match["n"] or 0), entry)
-                for entry in os.scandir(folder)
-                if (match := pattern.fullmatch(entry.name))
-            ]
-        except OSError:
-            return []
-        fresh: list[tuple[Path, Inode]] = []
-        # The highest number is the oldest file.
-        for _, entry in sorted(names, key=lambda pair: -pair[0]):
-            try:
-                if _inode(Path(entry.path)) in known:
-                    continue
-                number = self._next_claim()
-                target = self.docker_links / PENDING / f"{container_id}.claim.{number:012d}"
-                os.link(entry.path, target, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                self._cannot_link(container_id, error)
-                return fresh
-            # The name may have been given to another file between listing and linking.
-            inode = _inode(target)
-            if inode in known:
-                target.unlink()
-                continue
-            known.add(inode)
-            fresh.append((target, inode))
-        return fresh
+    def _adopt_dirty(self) -> None:
+        while not self._stopping.is_set():
+            self._dirty_wake.wait()
+            self._dirty_wake.clear()
+            with self._dirty_lock:
+                dirty, self._dirty = self._dirty, set()
+            for container_id in dirty:
+                with self._lock:
+                    source = self._sources.get(container_id)
+                    if source is not None:
+                        self._adopt(source)
 
-    def _next_claim(self) -> int:
-        import time
-
-        return time.time_ns()
-
-    def _cannot_link(self, container_id: str, error: OSError) -> None:
-        source = self._sources.get(container_id)
-        if source is not None and not source.spool_reason:
+    def _cannot_link(self, source: _Source, error: OSError) -> None:
+        if not source.spool_reason:
             source.spool_reason = f"cannot be linked ({error.strerror}); its log is followed"
-            log.warning("link.impossible", source=container_id[:12], error=str(error))
+            log.warning("link.impossible", source=source.observed.source_id[:12], error=str(error))
 
     # -- what is there
 
@@ -284,6 +250,10 @@ class LinkKeeper:
         if observed.kind == "container" and self.containers is not None:
             self._watch.add(self.containers / observed.source_id)
             self._claim(observed.source_id)
+            with self._lock:
+                source = self._sources.get(observed.source_id)
+                if source is not None:
+                    self._adopt(source)
 
     def reconcile(self, observed: Mapping[str, ObservedSource], *, complete: bool = True) -> None:
         """Make the tree fit a full set of sources. With ``complete`` false nothing is taken for gone."""
@@ -296,8 +266,9 @@ class LinkKeeper:
                 for source_id, source in self._sources.items():
                     if source_id not in observed:
                         self._ended(source)
-                for source_id in [s for s in self._claims if s not in observed and s not in self._sources]:
-                    self._drop_stale_claims(source_id)
+                for source_id, claims in (self.claims.waiting() if self.claims is not None else {}).items():
+                    if source_id not in observed and source_id not in self._sources:
+                        self._drop_stale_claims(source_id, claims)
             self._place_all()
             self._track()
 
@@ -312,8 +283,11 @@ class LinkKeeper:
             for link in source.links.values():
                 link.observed = _kept_identity(link, observed)
         if observed.excluded or observed.uncollectable:
-            self._let_go_of_claims(observed.source_id)
+            if self.claims is not None:
+                self.claims.release(observed.source_id)
         else:
+            if self.claims is not None:
+                self.claims.accept(observed.source_id)
             self._adopt(source)
         return source
 
@@ -334,6 +308,10 @@ class LinkKeeper:
                 source.folder_mtime = mtime
                 self._watch.add(folder)
                 self._claim(observed.source_id)
+                self._adopt(source)
+                refused = self.claims.refused(observed.source_id) if self.claims is not None else None
+                if refused is not None:
+                    self._cannot_link(source, refused)
             self._reopen_grown(source)
         newest = max(source.links, default=-1)
         for segment, link in source.links.items():
@@ -351,16 +329,24 @@ class LinkKeeper:
             return
         inode = (stat.st_dev, stat.st_ino)
         was = source.done.get(inode)
-        if was is None or stat.st_size <= was[1] or self.docker_links is None:
+        if was is None or stat.st_size <= was.size or self.docker_links is None or self.claims is None:
+            return
+        if was.head and head_of(path, len(was.head)) != was.head:
+            # Another file under the number of one that is gone: a claim's business.
+            del source.done[inode]
             return
         del source.done[inode]
-        target = self.docker_links / PENDING / link_name(source.observed.safe_name, source.observed.source_id, was[0])
+        self.claims.reopen(source.observed.source_id, inode)
+        target = (
+            self.docker_links / PENDING / link_name(source.observed.safe_name, source.observed.source_id, was.segment)
+        )
         try:
+            target.unlink(missing_ok=True)
             os.link(path, target, follow_symlinks=False)
         except OSError as error:
-            self._cannot_link(source.observed.source_id, error)
+            self._cannot_link(source, error)
             return
-        self._add(source, was[0], target, inode)
+        self._add(source, was.segment, target, inode)
 
     def _look_at_file(self, source: _Source) -> None:
         path = Path(source.observed.log_path)
@@ -373,9 +359,16 @@ class LinkKeeper:
         current = next((link for link in source.links.values() if link.inode == inode), None)
         if current is not None:
             return
-        if source.done.get(inode, (0, -1))[1] >= stat.st_size:
+        done = source.done.pop(inode, None)
+        same = (
+            done is not None
+            and stat.st_size >= done.size
+            and (not done.head or head_of(path, len(done.head)) == done.head)
+        )
+        if done is not None and same and stat.st_size == done.size:
+            source.done[inode] = done
             return
-        segment = source.done.pop(inode, (source.next_segment, 0))[0]
+        segment = done.segment if done is not None and same else source.next_segment
         target = self.file_links / PENDING / link_name(source.observed.safe_name, source.observed.source_id, segment)
         try:
             target.unlink(missing_ok=True)
@@ -390,12 +383,13 @@ class LinkKeeper:
 
     def _adopt(self, source: _Source) -> None:
         """Turn a source's claims into links, in the order in which their files were made."""
-        claims = self._claims.pop(source.observed.source_id, None)
+        claims = self.claims.take(source.observed.source_id) if self.claims is not None else []
         if not claims:
             return
-        for path, inode in sorted(claims):
-            known = source.done.pop(inode, None)
-            segment = source.next_segment if known is None else known[0]
+        for path, inode in claims:
+            # A number of a file that is gone may be another file's by now.
+            source.done.pop(inode, None)
+            segment = source.next_segment
             target = path.parent / link_name(source.observed.safe_name, source.observed.source_id, segment)
             try:
                 path.rename(target)
@@ -416,6 +410,8 @@ class LinkKeeper:
             link.records, link.joined, link.counted, link.read = row.records, row.joined, row.counted, row.read
             link.created, link.truncated = row.created, row.truncated
         source.links[segment] = link
+        if self.claims is not None and source.observed.kind == "container":
+            self.claims.know(source.observed.source_id, inode)
         source.next_segment = max(source.next_segment, segment + 1)
         self._journal.save_link(link.row())
         self._changed.set()
@@ -428,7 +424,10 @@ class LinkKeeper:
             if known_id == source_id:
                 source.next_segment = max(source.next_segment, segment + 1)
                 if row.delivered:
-                    source.done[(row.dev, row.ino)] = (segment, row.counted)
+                    done = Done(segment, row.counted)
+                    source.done[(row.dev, row.ino)] = done
+                    if self.claims is not None:
+                        self.claims.let_go(source_id, (row.dev, row.ino), done)
         for path in self._orphans.pop(source_id, ()):
             tree = next(tree for tree in self._trees() if tree in path.parents)
             named = parse_path(path, tree)
@@ -440,7 +439,7 @@ class LinkKeeper:
                 else 0
             )
             row = self._rows.get((source_id, segment))
-            inode = _inode(path)
+            inode = inode_of(path)
             if row is not None and row.mode == "spool":
                 origin = self._spool_origin(source, segment)
                 if named is None:
@@ -458,25 +457,17 @@ class LinkKeeper:
                 )
                 self._remember_head(link)
 
-    def _let_go_of_claims(self, source_id: str) -> None:
-        for path, _ in self._claims.pop(source_id, ()):
-            path.unlink(missing_ok=True)
-
-    def _drop_stale_claims(self, source_id: str) -> None:
+    def _drop_stale_claims(self, source_id: str, claims: list[tuple[Path, Inode]]) -> None:
         """Files of a container nobody ever described: kept a minute for its description, then a recorded gap."""
-        claims = self._claims[source_id]
+        assert self.claims is not None
         age = self._clock() - min(path.lstat().st_ctime for path, _ in claims)
         if age < 60:
             return
         size = sum(path.stat().st_size for path, _ in claims)
-        self._gap(
-            None,
-            "unknown_containers",
-            size,
-            f"container {source_id[:12]} was gone before it could be described",
-            source_id,
-        )
-        self._let_go_of_claims(source_id)
+        detail = f"container {source_id[:12]} was gone before it could be described"
+        self._gap(None, "unknown_containers", size, detail, source_id)
+        self.claims.release(source_id)
+        self.claims.forget(source_id)
 
     # -- placing
 
@@ -590,7 +581,7 @@ class LinkKeeper:
     def _resume_spool(self, source: _Source, segment: int, path: Path, origin: Path | None, inode: Inode) -> None:
         link = self._add(source, segment, path, inode)
         link.mode, link.placed, link.source, link.reason = "spool", True, origin, "spooled"
-        if origin is not None and _inode(origin) == inode:
+        if origin is not None and inode_of(origin) == inode:
             link.spool = FileSpool(origin, path, "docker" if source.observed.profile == "docker" else "plain")
         self._journal.save_link(link.row())
 
@@ -625,7 +616,7 @@ class LinkKeeper:
             path = self._spool_path(source, number)
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.touch(mode=0o600)
-            link = self._add(source, number, path, _inode(path))
+            link = self._add(source, number, path, inode_of(path))
             link.mode, link.placed, link.reason = "spool", True, f"spooled: {source.spool_reason}"
             self._journal.save_link(link.row())
             return path
@@ -711,11 +702,15 @@ class LinkKeeper:
                 if not s.links and not s.observed.running and s.observed.ended is not None
             ]:
                 source = self._sources[source_id]
-                if not Path(source.observed.log_path or "/nonexistent").exists() and not self._claims.get(source_id):
+                if not Path(source.observed.log_path or "/nonexistent").exists() and not (
+                    self.claims is not None and source_id in self.claims.waiting()
+                ):
                     for key in [k for k in self._rows if k[0] == source_id]:
                         self._journal.forget_link(*key)
                         del self._rows[key]
                     del self._sources[source_id]
+                    if self.claims is not None:
+                        self.claims.forget(source_id)
             return len(drops)
 
     def _remove(self, link: Link) -> None:
@@ -729,7 +724,10 @@ class LinkKeeper:
         link.counted = max(link.counted, size)
         link.delivered = True
         source.links.pop(link.segment, None)
-        source.done[link.inode] = (link.segment, size)
+        done = Done(link.segment, size, link.head)
+        source.done[link.inode] = done
+        if self.claims is not None and link.observed.kind == "container" and link.mode == "link":
+            self.claims.let_go(link.observed.source_id, link.inode, done)
         if len(link.head) >= FINGERPRINT and b"\n" not in link.head and len(self._long_heads) > 10_000:
             self._long_heads.pop(link.head, None)
         self._rows[link.key] = link.row()
@@ -744,7 +742,7 @@ class LinkKeeper:
                 inode = link.inode if link.mode == "link" else None
                 if inode is None:
                     try:
-                        inode = _inode(link.path)
+                        inode = inode_of(link.path)
                     except OSError:
                         continue
                 position = positions.get(inode)
@@ -916,11 +914,6 @@ class LinkKeeper:
                 key,
             )
         )
-
-
-def _inode(path: Path) -> Inode:
-    stat = os.stat(path, follow_symlinks=False)
-    return (stat.st_dev, stat.st_ino)
 
 
 def _size(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -69,10 +70,14 @@ class FolderWatch:
         poller = select.poll()
         poller.register(self._inotify.fileno(), select.POLLIN)
         poller.register(self._stop_r, select.POLLIN)
+        # A container may rotate a file away within a tenth of a second while the machine is busy.
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -15)
         while True:
             ready = dict(poller.poll())
             if self._stop_r in ready:
                 return
+            told: set[tuple[Path, str]] = set()
             for event in self._inotify.read(timeout=0):
                 if event.mask & flags.Q_OVERFLOW:
                     self._on_lost()
@@ -83,5 +88,6 @@ class FolderWatch:
                         self._folders.pop(event.wd, None)
                         self._ids.pop(folder, None)
                         continue
-                if folder is not None and event.name:
+                if folder is not None and event.name and (folder, event.name) not in told:
+                    told.add((folder, event.name))
                     self._on_name(folder, event.name)
