@@ -34,6 +34,8 @@ class Runtime:
     """As in $DOCKER_HOST; empty where no engine is used."""
     docker_links: str
     """Link tree inside Docker's root directory ($OC_DOCKER_LINKS); empty where containers are spooled."""
+    docker_containers: str
+    """Docker's folder of container folders; empty where containers are spooled."""
     collector_binary: str
     loki_binary: str
 

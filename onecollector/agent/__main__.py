@@ -18,8 +18,6 @@ from onecollector_resources.settings import SettingsError, load_settings
 
 async def serve() -> None:
     """Run until SIGTERM or SIGINT."""
-    # The thread that links new files must not wait its turn behind one that counts or parses.
-    sys.setswitchinterval(0.0005)
     settings = load_settings()
     runtime = load_runtime(settings.layout)
     agent = HostAgent(settings, runtime)

@@ -63,21 +63,16 @@ class HostAgent:
         self.engine = (
             DockerEngine(runtime.docker_host, settings) if settings.docker.enabled and runtime.docker_host else None
         )
-        links = Path(runtime.docker_links) if runtime.docker_links else None
-        containers = (
-            links.parent.parent / "containers" if links is not None and settings.agent.link_root is None else None
-        )
-        if links is not None and containers is None and self.engine is not None:
-            containers = Path(self.engine.root()) / "containers"
         self.keeper = LinkKeeper(
             host=settings.agent.host_name,
-            docker_links=links,
+            docker_links=Path(runtime.docker_links) if runtime.docker_links else None,
             file_links=self.layout.file_links,
             journal=self.journal,
             read_positions=self._positions,
             report_gap=self._gap,
             settings=settings.agent,
-            docker_containers=containers,
+            docker_containers=Path(runtime.docker_containers) if runtime.docker_containers else None,
+            own_linker=False,
         )
         self.discovery = DiscoveryService(
             settings,

@@ -44,10 +44,14 @@ class EngineFailed(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class EngineUse:
-    """The engine that is used. ``links`` is empty where its files cannot be linked; ``url`` where there is none."""
+    """The engine that is used. ``links`` and ``containers`` are folders, empty where its files cannot be linked.
+
+    ``url`` is empty where there is no engine.
+    """
 
     url: str
     links: str
+    containers: str
     own: bool
     note: str
 
@@ -178,13 +182,13 @@ def use_engine(settings: Settings, progress: Callable[[str], None]) -> EngineUse
     """
     layout, wish = settings.layout, settings.docker
     if not wish.enabled:
-        return EngineUse("", "", False, "switched off in the settings")
+        return EngineUse("", "", "", False, "switched off in the settings")
     if wish.own_engine != "always":
         try:
             client = connect(wish.host)
         except EngineUnreachable as error:
             if wish.own_engine == "never" or os.geteuid() != 0 or wish.host:
-                return EngineUse("", "", False, str(error))
+                return EngineUse("", "", "", False, str(error))
         else:
             found = _described(settings, client, own=False)
             client.close()
@@ -194,7 +198,7 @@ def use_engine(settings: Settings, progress: Callable[[str], None]) -> EngineUse
             raise EngineFailed(
                 "docker.own_engine is `always`, but there is no dockerd; run: onecollector install docker"
             )
-        return EngineUse("", "", False, "no Docker engine answers and none is installed")
+        return EngineUse("", "", "", False, "no Docker engine answers and none is installed")
     progress("docker: starting an engine of our own")
     client = connect(start_own_engine(layout))
     found = _described(settings, client, own=True)
@@ -212,8 +216,10 @@ def _described(settings: Settings, client: Any, *, own: bool) -> EngineUse:
         else (settings.docker.host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
     )
     links = settings.agent.link_root or root / "onecollector" / "links"
-    reachable = (root / "containers").is_dir() and os.access(root / "containers", os.R_OK | os.X_OK)
-    return EngineUse(address, str(links) if reachable else "", own, note)
+    containers = root / "containers"
+    if not (containers.is_dir() and os.access(containers, os.R_OK | os.X_OK)):
+        return EngineUse(address, "", "", own, note)
+    return EngineUse(address, str(links), str(containers), own, note)
 
 
 def engine_health(settings: Settings, runtime: Runtime) -> PartHealth | None:

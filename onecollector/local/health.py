@@ -15,7 +15,7 @@ from onecollector.local.supervisor import ProcessInfo, Supervisor
 from onecollector_resources.runtime import Runtime
 from onecollector_resources.settings import Settings
 
-ORDER = ("docker", "loki", "collector", "agent", "control", "daemon", "webserver")
+ORDER = ("docker", "loki", "linker", "collector", "agent", "control", "daemon", "webserver")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +126,7 @@ def part_health(
     asks: dict[str, Callable[[], Answer]] = {
         "loki": lambda: loki_health(runtime),
         "collector": lambda: collector_health(runtime),
+        "linker": lambda: Answer(True, ""),
         "agent": lambda: Answer(agent is not None, "" if agent is not None else "its API does not answer"),
         "control": lambda: code_server_health(runtime),
         "daemon": lambda: daemon_health(runtime),
@@ -146,6 +147,8 @@ def part_health(
         if part in skip or part not in asks:
             continue
         info = known.get(part)
+        if info is None and part == "linker" and not runtime.docker_links:
+            continue
         if info is None:
             rows.append(PartHealth(part, False, 0, ports.get(part), 0, 0, "", "not started"))
             continue

@@ -131,6 +131,11 @@ def programs(settings: Settings, runtime: Runtime) -> list[Program]:
             priority=50,
         ),
     ]
+    if runtime.docker_links:
+        floor = str(settings.agent.free_space_floor_bytes)
+        module = "onecollector_resources.discovery.linker"
+        command = (python, "-m", module, runtime.docker_containers, runtime.docker_links, floor)
+        rows.insert(0, Program("linker", command, {}, restart_at_once=True, priority=5))
     if settings.loki.url is None:
         secrets = {}
         if settings.loki.s3 is not None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from onecollector.local.engine import EngineUse, stop_own_engine, use_engine
 from onecollector.local.health import PartHealth, part_health
 from onecollector.local.ports import PREFERRED, choose_ports, is_free, taken_message
 from onecollector.local.processes import end_marked, marked_processes
@@ -80,7 +81,7 @@ def _remembered(layout: StateLayout) -> Runtime | None:
         return None
 
 
-def plan_runtime(settings: Settings, docker_host: str, docker_links: str) -> Runtime:
+def plan_runtime(settings: Settings, engine: EngineUse) -> Runtime:
     """Ports, addresses and binaries of this machine. Raises PortTaken, UpFailed."""
     before = _remembered(settings.layout)
     known: dict[str, int] = {}
@@ -112,8 +113,9 @@ def plan_runtime(settings: Settings, docker_host: str, docker_links: str) -> Run
         collector_metrics_port=ports["collector_metrics"],
         dagster_port=ports["dagster"],
         code_server_port=ports["code_server"],
-        docker_host=docker_host,
-        docker_links=docker_links,
+        docker_host=engine.url,
+        docker_links=engine.links,
+        docker_containers=engine.containers,
         collector_binary=binaries["collector"],
         loki_binary=binaries.get("loki", ""),
     )
@@ -215,10 +217,8 @@ def up(settings: Settings, progress: Progress = _silent) -> UpResult:
     began = time.monotonic()
     layout = settings.layout
     layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    from onecollector.local.engine import use_engine
-
     engine = use_engine(settings, progress)
-    runtime = plan_runtime(settings, engine.url, engine.links)
+    runtime = plan_runtime(settings, engine)
     supervisor = Supervisor(layout)
     alive = supervisor.alive()
     if not alive:
@@ -297,8 +297,6 @@ def down(settings: Settings) -> DownResult:
     with contextlib.suppress(SupervisorError):
         supervisor.shutdown()
     left = end_marked(layout)
-    from onecollector.local.engine import stop_own_engine
-
     return DownResult(supervised, tuple(left), stop_own_engine(layout))
 
 

@@ -9,7 +9,6 @@ from typing import Literal, Protocol
 
 LINK_NAME = re.compile(r"(?P<name>[^/]+)--(?P<id>[0-9a-f]{64})(?:\.(?P<segment>\d+))?\.log")
 
-PENDING = ".pending"
 PROBES = "onecollector-probe"
 """Service folder of probe files: not ours to keep or to prove."""
 

@@ -1,7 +1,7 @@
 """LinkKeeper: keeps a tree of hard links whose names say who wrote a file, one link for every file a source ever had.
 
-A new file is *claimed* under ``.pending`` the moment inotify tells of it, before anybody knows whose it is, because its
-container may be gone in a tenth of a second. It is *placed* by a rename when its tenant has a live pipeline and its head
+A new file is *claimed* under ``.pending`` by the linker the moment it appears, before anybody knows whose it is, because
+its container may be gone in a tenth of a second. It is *placed* by a rename when its tenant has a live pipeline and its head
 tells it from all others; a head that ties is spooled. ``reconcile`` makes all of this true again from a full listing, so
 a lost event costs a few seconds.
 
@@ -24,10 +24,10 @@ from typing import Literal
 
 import structlog
 
-from onecollector_resources.discovery.claims import CLAIM, CONTAINER_LOG, Claims, Done, Inode, head_of, inode_of
+from onecollector_resources.discovery.claims import Claims, Done, Inode, inode_of
 from onecollector_resources.discovery.heads import FINGERPRINT, judge_plain, judge_timed
+from onecollector_resources.discovery.linker import CLAIM, PENDING, Linker
 from onecollector_resources.discovery.links_model import (
-    PENDING,
     PROBES,
     LinkJournal,
     LinkRow,
@@ -126,6 +126,7 @@ class LinkKeeper:
         report_gap: Callable[[Gap], None],
         settings: AgentSettings,
         docker_containers: Path | None = None,
+        own_linker: bool = True,
         clock: Callable[[], float] | None = None,
     ) -> None:
         import time
@@ -141,7 +142,6 @@ class LinkKeeper:
         self._rows: dict[tuple[str, int], LinkRow] = {(row.source_id, row.segment): row for row in journal.load_links()}
         self._watch = FolderWatch(self._on_name, self._on_lost)
         self._orphans: dict[str, list[Path]] = {}
-        self._changed = threading.Event()
         for tree in self._trees():
             (tree / PENDING).mkdir(parents=True, exist_ok=True, mode=0o700)
         self.claims = (
@@ -149,25 +149,30 @@ class LinkKeeper:
             if docker_containers is not None and docker_links is not None
             else None
         )
-        self._dirty: set[str] = set()
-        self._dirty_lock, self._dirty_wake, self._stopping = threading.Lock(), threading.Event(), threading.Event()
-        self._adopter = threading.Thread(target=self._adopt_dirty, name="adopter", daemon=True)
+        # A host has a linker process; where this is all there is, a thread does its work.
+        self._linker = (
+            Linker(docker_containers, docker_links)
+            if own_linker and docker_containers is not None and docker_links is not None
+            else None
+        )
         self._recover()
 
     # -- life
 
     def start(self) -> None:
         """Watch for new files."""
-        if self.containers is not None:
-            self._watch.add(self.containers)
+        if self.claims is not None:
+            self._watch.add(self.claims.pending)
+            self.claims.list_all()
         self._watch.start()
-        self._adopter.start()
+        if self._linker is not None:
+            threading.Thread(target=self._linker.run, name="linker", daemon=True).start()
 
     def stop(self) -> None:
         """Stop watching; files stay where they are."""
+        if self._linker is not None:
+            self._linker.stop()
         self._watch.stop()
-        self._stopping.set()
-        self._dirty_wake.set()
         with self._lock:
             for source in self._sources.values():
                 for link in source.links.values():
@@ -191,16 +196,13 @@ class LinkKeeper:
     # -- events
 
     def _on_name(self, folder: Path, name: str) -> None:
-        if folder == self.containers:
-            if len(name) == 64:
-                self._watch.add(folder / name)
-                self._claim(name)
-            return
-        match = CONTAINER_LOG.fullmatch(name)
-        if match is not None:
-            # A numbered name is a file that was renamed: it has its link since it was made.
-            if match["n"] is None:
-                self._claim(match["id"])
+        if self.claims is not None and folder == self.claims.pending:
+            container_id = self.claims.arrived(name)
+            if container_id is not None:
+                with self._lock:
+                    source = self._sources.get(container_id)
+                    if source is not None:
+                        self._adopt(source)
             return
         with self._lock:
             files = [
@@ -213,28 +215,11 @@ class LinkKeeper:
 
     def _on_lost(self) -> None:
         log.warning("inotify.overflow", fix="raise fs.inotify.max_queued_events")
+        if self.claims is not None:
+            self.claims.list_all()
         with self._lock:
             for source in self._sources.values():
                 self._look(source, force=True)
-
-    def _claim(self, container_id: str) -> None:
-        """Link what is new of a container now, and let the adopter find out whose it is."""
-        if self.claims is not None and self.claims.claim(container_id):
-            with self._dirty_lock:
-                self._dirty.add(container_id)
-            self._dirty_wake.set()
-
-    def _adopt_dirty(self) -> None:
-        while not self._stopping.is_set():
-            self._dirty_wake.wait()
-            self._dirty_wake.clear()
-            with self._dirty_lock:
-                dirty, self._dirty = self._dirty, set()
-            for container_id in dirty:
-                with self._lock:
-                    source = self._sources.get(container_id)
-                    if source is not None:
-                        self._adopt(source)
 
     def _cannot_link(self, source: _Source, error: OSError) -> None:
         if not source.spool_reason:
@@ -246,17 +231,15 @@ class LinkKeeper:
     def place_now(self, observed: ObservedSource) -> None:
         """The fast path for a container that was just created."""
         with self._lock:
-            self._take_in(observed)
-        if observed.kind == "container" and self.containers is not None:
-            self._watch.add(self.containers / observed.source_id)
-            self._claim(observed.source_id)
-            with self._lock:
-                source = self._sources.get(observed.source_id)
-                if source is not None:
-                    self._adopt(source)
+            source = self._take_in(observed)
+            if observed.kind == "container" and self.claims is not None:
+                self.claims.sweep(observed.source_id)
+                self._adopt(source)
 
     def reconcile(self, observed: Mapping[str, ObservedSource], *, complete: bool = True) -> None:
         """Make the tree fit a full set of sources. With ``complete`` false nothing is taken for gone."""
+        if self.claims is not None:
+            self.claims.list_all()
         for one in observed.values():
             with self._lock:
                 source = self._take_in(one)
@@ -298,7 +281,7 @@ class LinkKeeper:
             return
         if observed.kind == "file":
             self._look_at_file(source)
-        elif self.containers is not None and not source.spool_reason:
+        elif self.containers is not None and self.claims is not None and not source.spool_reason:
             folder = self.containers / observed.source_id
             try:
                 mtime = folder.stat().st_mtime_ns
@@ -306,10 +289,9 @@ class LinkKeeper:
                 mtime = -1
             if force or mtime != source.folder_mtime:
                 source.folder_mtime = mtime
-                self._watch.add(folder)
-                self._claim(observed.source_id)
+                self.claims.sweep(observed.source_id)
                 self._adopt(source)
-                refused = self.claims.refused(observed.source_id) if self.claims is not None else None
+                refused = self.claims.refused(observed.source_id)
                 if refused is not None:
                     self._cannot_link(source, refused)
             self._reopen_grown(source)
@@ -331,7 +313,7 @@ class LinkKeeper:
         was = source.done.get(inode)
         if was is None or stat.st_size <= was.size or self.docker_links is None or self.claims is None:
             return
-        if was.head and head_of(path, len(was.head)) != was.head:
+        if not was.is_at(path):
             # Another file under the number of one that is gone: a claim's business.
             del source.done[inode]
             return
@@ -360,11 +342,7 @@ class LinkKeeper:
         if current is not None:
             return
         done = source.done.pop(inode, None)
-        same = (
-            done is not None
-            and stat.st_size >= done.size
-            and (not done.head or head_of(path, len(done.head)) == done.head)
-        )
+        same = done is not None and done.is_at(path)
         if done is not None and same and stat.st_size == done.size:
             source.done[inode] = done
             return
@@ -414,7 +392,6 @@ class LinkKeeper:
             self.claims.know(source.observed.source_id, inode)
         source.next_segment = max(source.next_segment, segment + 1)
         self._journal.save_link(link.row())
-        self._changed.set()
         return link
 
     def _adopt_orphans(self, source: _Source) -> None:
@@ -655,8 +632,6 @@ class LinkKeeper:
                 self._journal.save_link(link.row())
         if source.observed.running:
             source.observed = replace(source.observed, running=False, ended=source.observed.ended or datetime.now(UTC))
-        if self.containers is not None and source.observed.kind == "container":
-            self._watch.remove(self.containers / source.observed.source_id)
 
     def mark_delivered(self, items: Iterable[tuple[str, int, int]]) -> int:
         """Loki has shown ``records`` of (source_id, segment); answers how many files are thereby done."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -70,9 +69,6 @@ class FolderWatch:
         poller = select.poll()
         poller.register(self._inotify.fileno(), select.POLLIN)
         poller.register(self._stop_r, select.POLLIN)
-        # A container may rotate a file away within a tenth of a second while the machine is busy.
-        with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -15)
         while True:
             ready = dict(poller.poll())
             if self._stop_r in ready:

@@ -18,6 +18,7 @@ from onecollector_resources.collector.manager import AgentManager
 from onecollector_resources.collector.probe import ProbeLook
 from onecollector_resources.collector.transports import TransportError
 from onecollector_resources.health.delivery import ProofRow
+from onecollector_resources.health.tallies import too_many_series
 from onecollector_resources.loki.querier import LokiError, LokiQuerierClient
 from onecollector_resources.records import ComponentStatus, Flow, LogSource
 
@@ -65,16 +66,13 @@ def judge_flow(
     now: datetime,
 ) -> tuple[Flow, str]:
     """What Loki shows of one source. Pure."""
-    missing = [row for row in rows if not row.complete and row.missing and not row.behind]
-    if missing and all(row.final for row in missing):
+    missing = [row for row in rows if row.final and not row.complete and row.missing and not row.behind]
+    if missing:
         return "suspect", f"missing in Loki: records {missing[0].missing_text()}"
     if rows and all(row.complete for row in rows):
-        if (
-            source.phase == "collecting"
-            and last_line is not None
-            and (now - last_line).total_seconds() > SILENT_AFTER_S
-        ):
-            return "silent", f"no line since {last_line:%Y-%m-%d %H:%M:%S} UTC"
+        # Complete outweighs what Loki discarded: it counts retries, too.
+        if source.phase == "collecting" and (reason := _silence(source, rows, last_line, now)):
+            return "silent", reason
         return "proved", ""
     mine = [d for d in discarded if d.tenant == source.tenant]
     if mine:
@@ -82,6 +80,15 @@ def judge_flow(
     if not rows and last_line is None:
         return "unknown", ""
     return "flowing", ""
+
+
+def _silence(source: LogSource, rows: Sequence[ProofRow], last_line: datetime | None, now: datetime) -> str:
+    if last_line is not None:
+        silent = (now - last_line).total_seconds() > SILENT_AFTER_S
+        return f"no line since {last_line:%Y-%m-%d %H:%M:%S} UTC" if silent else ""
+    never = not any(row.records for row in rows)
+    seen = source.first_seen
+    return "no line yet" if never and seen and (now - seen).total_seconds() > SILENT_AFTER_S else ""
 
 
 class HealthMonitor:
@@ -97,7 +104,8 @@ class HealthMonitor:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.loki_url, self._manager, self._bearer, self._clock = loki_url.rstrip("/"), manager, bearer, clock
-        self._http = http or httpx.Client(timeout=10)
+        headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+        self._http = http or httpx.Client(timeout=10, headers=headers)
 
     def verify_pipeline_ok(self, deadline_s: float = 6.0) -> ProbeLook:
         """A probe through every live pipeline, looked for in Loki. Raises TransportError."""
@@ -116,47 +124,55 @@ class HealthMonitor:
         except httpx.HTTPError:
             return ()
 
+    def tenants_probed(self, deadline_s: float = 6.0) -> set[str]:
+        """Tenants of whom every probe came out of Loki: nothing of theirs waits in a queue. Raises TransportError."""
+        look = self.verify_pipeline_ok(deadline_s)
+        late = {probe.tenant for probe, seconds in look.seen.items() if seconds is None}
+        return {probe.tenant for probe in look.seen} - late
+
     def check_distributor_health(self) -> ComponentStatus:
-        """Whether Loki takes lines: its push path answers an empty push."""
+        """Whether Loki takes lines: its push path answers an empty push. What it discarded stands in the facts."""
         try:
             answer = self._http.post(
                 f"{self.loki_url}/loki/api/v1/push", json={"streams": []}, headers={"X-Scope-OrgID": "default"}
             )
         except httpx.HTTPError as error:
             return ComponentStatus("distributor", "down", f"{type(error).__name__}: {error}")
-        if answer.status_code in (200, 204, 422, 400):
-            refused = {f"{d.tenant}/{d.reason}": d.lines for d in self.discarded()}
-            state = "degraded" if refused else "ok"
-            return ComponentStatus(
-                "distributor", state, "lines were discarded" if refused else "", {"discarded": refused}
-            )
-        return ComponentStatus("distributor", "down", f"push answers {answer.status_code}: {answer.text[:100]}")
+        # Nothing to store is refused in other words by other versions; each of them means that it listens.
+        if answer.status_code not in (200, 204, 400, 422):
+            return ComponentStatus("distributor", "down", f"push answers {answer.status_code}: {answer.text[:100]}")
+        refused = {f"{d.tenant}/{d.reason}": d.lines for d in self.discarded()}
+        # Counted since Loki's start, retries too: one old line would else be a trouble for ever.
+        return ComponentStatus("distributor", "ok", "", {"discarded": refused})
 
     def check_ingester_health(self) -> ComponentStatus:
-        """The ingester's ring, write-ahead log and disk."""
+        """Whether the ingester is ready, its ring whole, its write-ahead log sound."""
         try:
             ready = self._http.get(f"{self.loki_url}/ready")
+            ring = self._http.get(f"{self.loki_url}/ring", headers={"Accept": "application/json"})
             metrics = self.metrics()
         except httpx.HTTPError as error:
             return ComponentStatus("ingester", "down", f"{type(error).__name__}: {error}")
+        if ready.status_code != 200:
+            return ComponentStatus("ingester", "down", ready.text.strip()[:100])
         troubles = {
-            name: value
+            name: int(value)
             for name in ("loki_ingester_wal_corruptions_total", "loki_ingester_wal_disk_full_failures_total")
             if (value := _metric(metrics, name))
         }
-        streams = _metric(metrics, "loki_ingester_memory_streams") or 0
-        if ready.status_code != 200:
-            return ComponentStatus("ingester", "down", ready.text.strip()[:100])
-        return ComponentStatus(
-            "ingester", "degraded" if troubles else "ok", "; ".join(troubles), {"streams": int(streams), **troubles}
-        )
+        states = ring_states(ring)
+        reasons = [f"{name}: {value}" for name, value in troubles.items()]
+        reasons += [f"{name} is {state}" for name, state in states.items() if state != "ACTIVE"]
+        facts = {"streams": int(_metric(metrics, "loki_ingester_memory_streams") or 0), "ring": states, **troubles}
+        return ComponentStatus("ingester", "degraded" if reasons else "ok", "; ".join(reasons), facts)
 
     def check_querier_health(self) -> ComponentStatus:
-        """Whether a query is answered, and how fast."""
+        """Whether a query over recent lines is answered, and how fast."""
         began = self._clock()
         try:
             with LokiQuerierClient(self.loki_url, "default", bearer=self._bearer, timeout_s=10) as client:
-                client.samples("vector(1)")
+                # A constant would be answered without asking ingester or store.
+                client.samples('sum(count_over_time({service_name="onecollector-probe"} [5m]))')
         except LokiError as error:
             return ComponentStatus("querier", "down", str(error)[:200])
         return ComponentStatus("querier", "ok", "", {"seconds": round(self._clock() - began, 3)})
@@ -189,17 +205,40 @@ class HealthMonitor:
         return {status.component: status for status in found}
 
     def last_lines(self, tenant: str, minutes: int = 60) -> dict[str, datetime]:
-        """Container id to the time of its newest line in the last minutes, to the minute. Raises LokiError."""
-        query = 'sum by (container_id) (count_over_time({service_name=~".+"} [1m]))'
+        """Container id to the time of its newest line in the last minutes, to the minute. Raises LokiError.
+
+        It reads every line of that time: ask it once, and go on with what a ProofMemory saw grow.
+        """
         now = int(self._clock() * 1e9)
         with LokiQuerierClient(self.loki_url, tenant, bearer=self._bearer) as client:
-            answer = client.query_range(query, now - minutes * 60 * 10**9, now, step_s=60)
+            return _last_lines(client, now - minutes * 60 * 10**9, now)
+
+
+def _last_lines(client: LokiQuerierClient, start_ns: int, end_ns: int, prefix: str = "") -> dict[str, datetime]:
+    having = f' | container_id=~"{prefix}.*"' if prefix else ""
+    query = f'sum by (container_id) (count_over_time({{service_name=~".+"}}{having} [1m]))'
+    try:
+        answer = client.query_range(query, start_ns, end_ns, step_s=60)
+    except LokiError as error:
+        if not too_many_series(error) or len(prefix) > 2:
+            raise
         out: dict[str, datetime] = {}
-        for series in getattr(answer, "series", ()):
-            points = [t for t, v in series.points if v > 0]
-            if points and series.labels.get("container_id"):
-                out[series.labels["container_id"]] = datetime.fromtimestamp(points[-1], UTC)
+        for digit in "0123456789abcdef":
+            out |= _last_lines(client, start_ns, end_ns, prefix + digit)
         return out
+    found: dict[str, datetime] = {}
+    for series in getattr(answer, "series", ()):
+        points = [t for t, v in series.points if v > 0]
+        if points and series.labels.get("container_id"):
+            found[series.labels["container_id"]] = datetime.fromtimestamp(points[-1], UTC)
+    return found
+
+
+def ring_states(answer: httpx.Response) -> dict[str, str]:
+    """Ingester to its state, out of ``/ring`` as JSON; empty where a gateway hides it or an old Loki answers in HTML."""
+    if answer.status_code != 200 or "json" not in answer.headers.get("Content-Type", ""):
+        return {}
+    return {shard["id"]: shard["state"] for shard in answer.json().get("shards") or []}
 
 
 def _metric(text: str, name: str) -> float | None:

@@ -19,7 +19,13 @@ from onecollector_resources.settings import Settings
 MESSAGE_BYTES = 104_857_600
 """gRPC message limit. With Loki's own 4 MiB a large page is not an error but a hang of 60 s."""
 
-NEGATIVE = re.compile(r"-\d+(?:\.\d+)?(?:ns|us|ms|s|m|h|d|w|y)\S*")
+NEGATIVE = re.compile(r"-\s*(?:\d+\.?\d*|\.\d+)\s*(?:ns|us|µs|ms|s|m|h|d|w|y)\S*")
+
+DEFAULTED = re.compile(r"\$\{\w+:-?(?P<value>-[^}]*)\}")
+"""``${NAME:-1s}``: Loki puts the default in when the variable is not set."""
+
+OVERRIDES = "overrides.yaml"
+"""Per-tenant limits, in the data folder; Loki does not start without the file."""
 
 
 class LokiConfigError(ValueError):
@@ -102,7 +108,7 @@ def loki_config(settings: Settings, *, data_dir: Path, http_port: int, grpc_port
             "wal": {"dir": f"{data}/ruler-wal"},
             "ring": {"kvstore": {"store": "inmemory"}},
         },
-        "runtime_config": {"file": f"{data}/overrides.yaml", "period": "5s"},
+        "runtime_config": {"file": f"{data}/{OVERRIDES}", "period": "5s"},
         "limits_config": {
             # Time sharding: without it a backlog of some hours loses two lines in three, with a 204. The desired rate
             # is high because a line that is sent again and lands in another shard is a line twice.
@@ -204,14 +210,25 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def refuse_negative_durations(config: Mapping[str, Any]) -> None:
     """Raise LokiConfigError for a negative duration other than -1.
 
-    Loki's own check lets ``-1s`` pass where only ``-1`` is meant, and then returns rows twice.
+    Loki's own check lets ``-1s`` pass where only ``-1`` is meant, and then returns rows twice. A bare number is
+    nanoseconds to it, so those below -1 are refused, too.
     """
     for path, value in leaves(config):
-        if isinstance(value, str) and NEGATIVE.fullmatch(value.strip()):
+        if _negative(value):
             raise LokiConfigError(
                 f"loki config: {path}: {value!r} is a negative duration; expected a positive one or exactly -1. "
                 "Loki would accept it and return wrong rows; mend loki.overrides in onecollector.yaml"
             )
+
+
+def _negative(value: Any) -> bool:
+    if isinstance(value, int | float):
+        return value < 0 and value != -1
+    if not isinstance(value, str):
+        return False
+    # Wherever a default begins with a minus: `${A:-5s}` is the shell's way to say 5s, and to Loki's reader -5s.
+    default = DEFAULTED.search(value)
+    return bool(NEGATIVE.fullmatch(value.strip()) or (default and NEGATIVE.fullmatch(default["value"].strip())))
 
 
 def render_loki_config(settings: Settings, *, data_dir: Path, http_port: int, grpc_port: int) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from onecollector_resources.loki.config import LokiConfigError
+from onecollector_resources.loki.config import OVERRIDES, LokiConfigError
 
 
 class LokiLifecycleError(RuntimeError):
@@ -115,14 +115,16 @@ class LokiLifecycle:
         return self.start()
 
     def delete_data(self, *, confirmed: bool) -> int:
-        """Remove everything Loki stored; answers bytes. Raises LokiLifecycleError when it runs or was not confirmed."""
+        """Remove everything Loki stored (its config stays); answers bytes. Raises LokiLifecycleError when it runs or was not confirmed."""
         if not confirmed:
             raise LokiLifecycleError(f"deleting {self.data_dir} needs a confirmation: nothing was deleted")
         if self._process is not None or self.ready():
             raise LokiLifecycleError("Loki runs; stop it before its data is deleted")
-        size = sum(path.stat().st_size for path in self.data_dir.rglob("*") if path.is_file())
+        kept = (self.config, self.data_dir / OVERRIDES)
+        size = sum(p.stat().st_size for p in self.data_dir.rglob("*") if p.is_file() and p not in kept)
         for path in self.data_dir.iterdir() if self.data_dir.exists() else ():
-            if path != self.config:
+            # Config and per-tenant limits are no data: without either file Loki does not start.
+            if path not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         return size
 

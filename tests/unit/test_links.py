@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.stack import wait_until
 from onecollector_resources.discovery.heads import judge_plain, judge_timed
 from onecollector_resources.discovery.links_model import LinkRow, link_name, parse_path
 from onecollector_resources.discovery.log_links import LinkKeeper
@@ -96,6 +97,9 @@ class Host:
             file.write(text)
         return path
 
+    def claims(self) -> list[Path]:
+        return list((self.root / "links" / ".pending").glob(f"{ID}.claim.*"))
+
     def placed(self) -> list[Path]:
         return sorted(p for tree in ("links", "files") for p in (self.root / tree).glob("*/*/*/*.log"))
 
@@ -126,10 +130,12 @@ def test_a_containers_file_is_placed_under_its_identity(host: Host) -> None:
 
 def test_a_file_that_is_gone_before_anybody_knew_it_is_kept_by_its_claim(host: Host) -> None:
     path = host.write(record("hello"))
-    host.keeper._claim(ID)
+    host.keeper.start()
+    wait_until("its claim", host.claims, 5)
     path.unlink()
     path.parent.rmdir()
     host.keeper.place_now(host.observed())
+    host.keeper.stop()
     assert [p.read_text() for p in host.placed()] == [record("hello")]
 
 
@@ -248,7 +254,8 @@ def test_records_are_counted_and_parts_of_long_lines_are_told(host: Host) -> Non
 
 def test_an_excluded_container_leaves_nothing_behind(host: Host) -> None:
     host.write(record("secret"))
-    host.keeper._claim(ID)
+    host.keeper.start()
+    wait_until("its claim", host.claims, 5)
     host.keeper.reconcile({ID: host.observed(excluded=True)})
     assert host.placed() == []
     assert list((host.root / "links" / ".pending").iterdir()) == []
