@@ -4,6 +4,7 @@ Twice a minute it compares what was written with what Loki holds; what is comple
 finished containers go; what changed for people is written to the registry, and nothing for what did not.
 """
 
+import functools
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -13,16 +14,23 @@ import httpx
 from onecollector_resources.collector.names import CollectorBinaryError
 from onecollector_resources.collector.transports import TransportError
 from onecollector_resources.dagster_resources import OneCollectorResource
-from onecollector_resources.health.delivery import gaps_of, prove_records
+from onecollector_resources.health.delivery import delivered, gaps_of
 from onecollector_resources.health.monitor import Discarded, judge_flow, rises
+from onecollector_resources.health.rounds import ProofRounds
 from onecollector_resources.loki.querier import LokiError
 from onecollector_resources.registry.store import RegistryError
 from onecollector_resources.runtime import RuntimeMissing
 from onecollector_resources.settings import SettingsError
 
 ACTOR = "health"
-SETTLE = timedelta(seconds=60)
-"""A finished file is given this long before what is missing counts as lost."""
+LAST_LINES_MIN = 60
+"""So far back Loki is asked, once, when each source spoke last."""
+
+
+@functools.cache
+def _rounds_of(state: str) -> ProofRounds:
+    """What this code server remembers of earlier rounds."""
+    return ProofRounds()
 
 
 @dg.sensor(
@@ -59,23 +67,25 @@ def _look(context: dg.SensorEvaluationContext, onecollector: OneCollectorResourc
     after = monitor.discarded()
     risen = rises(before, after)
     records = transport.records()
-    rows = prove_records(records, onecollector.loki, now)
-    done = transport.delivered(
-        [(row.source_id, row.segment, row.records) for row in rows if row.complete and row.final]
-    )
-    old = {r.source_id: r.first_seen for r in records if now - r.first_seen > SETTLE}
-    # A file that has just ended may still be on its way: it is a gap when it was missing in the look before, too.
-    missing_before = set(kept.get("missing", []))
-    lost = [row for row in rows if row.source_id in old and f"{row.source_id}/{row.segment}" in missing_before]
-    new_gaps = registry.record_gaps(gaps_of(lost, settings.agent.host_name, now, old), actor=ACTOR)
-    last: dict[str, datetime] = {}
-    for tenant in settings.tenants:
-        last.update(monitor.last_lines(tenant))
+    rounds = _rounds_of(str(settings.layout.root))
+    begun = rounds.memory.empty
+    rows, lost = rounds.look(records, onecollector.loki, now, lambda: datetime.now(UTC), monitor.tenants_probed)
+    if begun:
+        last: dict[str, datetime] = {}
+        for tenant in settings.tenants:
+            last.update(monitor.last_lines(tenant, LAST_LINES_MIN))
+        rounds.memory.seed(last, now - timedelta(minutes=LAST_LINES_MIN))
+    last_lines = rounds.memory.last_lines()
+    done = transport.delivered(delivered(rows))
+    first_seen = {record.source_id: record.first_seen for record in records}
+    new_gaps = registry.record_gaps(gaps_of(lost, settings.agent.host_name, now, first_seen), actor=ACTOR)
     by_source: dict[str, list] = {}
     for row in rows:
         by_source.setdefault(row.source_id, []).append(row)
     flows = {
-        source.key: judge_flow(source, by_source.get(source.source_id, ()), last.get(source.source_id), risen, now)
+        source.key: judge_flow(
+            source, by_source.get(source.source_id, ()), last_lines.get(source.source_id), risen, now
+        )
         for source in registry.lookup_sources()
         if source.phase in ("collecting", "finished")
     }
@@ -85,9 +95,6 @@ def _look(context: dg.SensorEvaluationContext, onecollector: OneCollectorResourc
         {
             "discarded": [[d.tenant, d.reason, d.lines] for d in after],
             "summary": summary,
-            "missing": sorted(
-                f"{r.source_id}/{r.segment}" for r in rows if not r.complete and r.final and not r.behind
-            )[:2000],
         }
     )
     complete = sum(1 for row in rows if row.complete)

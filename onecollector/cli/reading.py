@@ -85,8 +85,10 @@ def prove(
 
     Example: onecollector prove --service payments
     """
+    from onecollector_resources.collector.manager import AgentManager
     from onecollector_resources.collector.transports.local_http import LocalHttpTransport
-    from onecollector_resources.health.delivery import gaps_of, prove_records
+    from onecollector_resources.health.delivery import confirm_lost, delivered, gaps_of, prove_records
+    from onecollector_resources.health.monitor import HealthMonitor
     from onecollector_resources.loki.querier import LokiQuerierClient
     from onecollector_resources.registry.store import LogSourceRegistry
     from onecollector_resources.runtime import load_runtime
@@ -95,20 +97,30 @@ def prove(
     settings = load_settings()
     runtime = load_runtime(settings.layout)
     transport = LocalHttpTransport.of(settings.layout, runtime)
+    now = datetime.now(UTC)
     records = [
         record
         for record in transport.records()
         if (service is None or record.service == service) and (tenant is None or record.tenant == tenant)
     ]
+
+    def loki(name: str) -> LokiQuerierClient:
+        return LokiQuerierClient(runtime.loki_url, name, bearer=settings.loki.bearer)
+
+    manager = AgentManager(transport, loki, confirm_within_s=settings.agent.confirm_within_s)
+    monitor = HealthMonitor(runtime.loki_url, manager, bearer=settings.loki.bearer)
     began = time.monotonic()
-    now = datetime.now(UTC)
-    rows = prove_records(
-        records, lambda name: LokiQuerierClient(runtime.loki_url, name, bearer=settings.loki.bearer), now
-    )
+    rows = prove_records(records, loki, now)
+    lost = confirm_lost(rows, records, loki, lambda: datetime.now(UTC), monitor.tenants_probed)
+    # What was on its way when it was first looked for came in front of the probe.
+    open_files = {(row.source_id, row.segment) for row in rows if not row.complete and not row.problem}
+    again = prove_records([r for r in records if (r.source_id, r.segment) in open_files], loki, datetime.now(UTC))
+    rows = [row for row in rows if (row.source_id, row.segment) not in open_files] + again
     took = time.monotonic() - began
-    transport.delivered([(row.source_id, row.segment, row.expected) for row in rows if row.complete])
+    transport.delivered(delivered(rows))
+    first_seen = {record.source_id: record.first_seen for record in records}
     new_gaps = LogSourceRegistry(settings.registry_url).record_gaps(
-        gaps_of(rows, settings.agent.host_name, now), actor="prove"
+        gaps_of(lost, settings.agent.host_name, now, first_seen), actor="prove"
     )
     by_source: dict[str, list[Any]] = {}
     for row in rows:

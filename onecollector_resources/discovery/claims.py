@@ -6,6 +6,7 @@ so an inode whose link went counts as known only while the file still begins as 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from dataclasses import dataclass
@@ -14,29 +15,28 @@ from pathlib import Path
 from onecollector_resources.discovery.heads import FINGERPRINT
 from onecollector_resources.discovery.linker import CLAIM, PENDING, Inode, inode_of, link_new
 
-__all__ = ["Claims", "Done", "Inode", "head_of", "inode_of"]
+__all__ = ["Claims", "Done", "Inode", "inode_of", "mark_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A delivered file whose link went: its segment, its size then, and how it begins (empty: not known)."""
+    """A delivered file whose link went: its segment, its size then, and the mark of how it begins."""
 
     segment: int
     size: int
-    head: bytes = b""
+    mark: str
 
     def is_at(self, path: Path | str) -> bool:
         """Whether the file at this path still is that one, grown or not. Raises OSError."""
-        return os.stat(path).st_size >= self.size and (not self.head or head_of(path, len(self.head)) == self.head)
+        length = int(self.mark.partition(":")[0] or -1)
+        return 0 <= length <= self.size <= os.stat(path).st_size and mark_of(path, length) == self.mark
 
 
-def head_of(path: Path | str, size: int = FINGERPRINT) -> bytes:
-    """The first bytes of a file; empty where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(min(size, FINGERPRINT))
-    except OSError:
-        return b""
+def mark_of(path: Path | str, size: int = FINGERPRINT) -> str:
+    """``<length>:<digest>`` of a file's first bytes; Docker's begin with a time of their own. Raises OSError."""
+    with open(path, "rb") as file:
+        head = file.read(min(size, FINGERPRINT))
+    return f"{len(head)}:{hashlib.blake2b(head, digest_size=16).hexdigest()}"
 
 
 class Claims:
@@ -103,8 +103,12 @@ class Claims:
         done = self._done.get(container_id, {}).get(inode)
         if done is None:
             return False
-        if done.is_at(path):
-            return True
+        try:
+            if done.is_at(path):
+                return True
+        except OSError:
+            # What cannot be read now may be anything: better twice than not at all.
+            pass
         del self._done[container_id][inode]
         return False
 
@@ -138,11 +142,12 @@ class Claims:
         with self._lock:
             self._known.setdefault(container_id, {}).setdefault(inode, "")
 
-    def let_go(self, container_id: str, inode: Inode, done: Done) -> None:
-        """Our link of this file went."""
+    def let_go(self, container_id: str, inode: Inode, done: Done | None) -> None:
+        """Our link of this file goes; without ``done`` the file goes with it."""
         with self._lock:
             self._known.get(container_id, {}).pop(inode, None)
-            self._done.setdefault(container_id, {})[inode] = done
+            if done is not None:
+                self._done.setdefault(container_id, {})[inode] = done
 
     def reopen(self, container_id: str, inode: Inode) -> None:
         """The file grew: it is linked again."""

@@ -32,6 +32,9 @@ class LinkRow:
     read: int
     created: float
     truncated: bool = False
+    size: int = 0
+    mark: str = ""
+    """How large a delivered file was and how it begins, whose link went; empty when the file went with it."""
 
 
 @dataclass(frozen=True, slots=True)

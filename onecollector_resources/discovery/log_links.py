@@ -12,6 +12,7 @@ Loki has, and Loki keeps one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from typing import Literal
 
 import structlog
 
-from onecollector_resources.discovery.claims import Claims, Done, Inode, inode_of
+from onecollector_resources.discovery.claims import Claims, Done, Inode, inode_of, mark_of
 from onecollector_resources.discovery.heads import FINGERPRINT, judge_plain, judge_timed
 from onecollector_resources.discovery.linker import CLAIM, PENDING, Linker
 from onecollector_resources.discovery.links_model import (
@@ -388,6 +389,7 @@ class LinkKeeper:
             link.records, link.joined, link.counted, link.read = row.records, row.joined, row.counted, row.read
             link.created, link.truncated = row.created, row.truncated
         source.links[segment] = link
+        source.done.pop(inode, None)
         if self.claims is not None and source.observed.kind == "container":
             self.claims.know(source.observed.source_id, inode)
         source.next_segment = max(source.next_segment, segment + 1)
@@ -400,8 +402,8 @@ class LinkKeeper:
         for (known_id, segment), row in self._rows.items():
             if known_id == source_id:
                 source.next_segment = max(source.next_segment, segment + 1)
-                if row.delivered:
-                    done = Done(segment, row.counted)
+                if row.delivered and row.mark:
+                    done = Done(segment, row.counted, row.mark)
                     source.done[(row.dev, row.ino)] = done
                     if self.claims is not None:
                         self.claims.let_go(source_id, (row.dev, row.ino), done)
@@ -690,23 +692,31 @@ class LinkKeeper:
 
     def _remove(self, link: Link) -> None:
         source = self._sources[link.observed.source_id]
-        size = _size(link.path)
         if link.spool is not None:
             link.spool.close()
-        if link.source is not None and PENDING in link.source.parts:
-            link.source.unlink(missing_ok=True)
-        link.path.unlink(missing_ok=True)
-        link.counted = max(link.counted, size)
+        held = link.source or link.path
+        ours = any(tree in held.parents for tree in self._trees())
+        size, mark = _size(held), ""
+        with contextlib.suppress(OSError):
+            # Without another name it is gone with ours, and its number is free for another file at once.
+            if not ours or held.stat().st_nlink > 1:
+                mark = mark_of(held)
+        link.counted = max(link.counted, _size(link.path))
         link.delivered = True
         source.links.pop(link.segment, None)
-        done = Done(link.segment, size, link.head)
-        source.done[link.inode] = done
-        if self.claims is not None and link.observed.kind == "container" and link.mode == "link":
-            self.claims.let_go(link.observed.source_id, link.inode, done)
+        if mark:
+            source.done[link.inode] = Done(link.segment, size, mark)
+        if self.claims is not None and link.observed.kind == "container":
+            # Before the link goes: a new file may get the number, and must not be taken for this one.
+            self.claims.let_go(link.observed.source_id, link.inode, source.done.get(link.inode))
         if len(link.head) >= FINGERPRINT and b"\n" not in link.head and len(self._long_heads) > 10_000:
             self._long_heads.pop(link.head, None)
-        self._rows[link.key] = link.row()
-        self._journal.save_link(link.row())
+        # Written down before it is done: a file that went unrecorded would be collected a second time.
+        self._rows[link.key] = replace(link.row(), size=size, mark=mark)
+        self._journal.save_link(self._rows[link.key])
+        if ours:
+            held.unlink(missing_ok=True)
+        link.path.unlink(missing_ok=True)
 
     # -- looking
 

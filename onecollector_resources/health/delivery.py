@@ -27,7 +27,7 @@ from onecollector_resources.health.tallies import (
 from onecollector_resources.loki.querier import LokiError
 from onecollector_resources.records import Gap, SegmentRecords
 
-__all__ = ["ProofRow", "Reader", "confirm_lost", "delivered", "gaps_of", "prove_records", "ranges"]
+__all__ = ["ProofRow", "Reader", "confirm_lost", "delivered", "gaps_of", "may_be_lost", "prove_records", "ranges"]
 
 IDS_PER_QUERY = 250
 """64 hex digits each: some 16 kB of query, and under the 500 series that a Loki allows by default."""
@@ -247,7 +247,8 @@ def delivered(rows: Iterable[ProofRow]) -> list[tuple[str, int, int]]:
     return [(row.source_id, row.segment, row.records) for row in rows if row.complete and row.final]
 
 
-def _may_be_lost(row: ProofRow) -> bool:
+def may_be_lost(row: ProofRow) -> bool:
+    """Whether the file ended, was read to its end, and Loki lacks records of it."""
     return bool(row.missing) and not row.complete and not row.problem and row.final and not row.behind
 
 
@@ -264,12 +265,12 @@ def confirm_lost(
     probe is sent behind them (``tenants_probed`` answers for whom one came out of Loki), and what is missing after that
     is lost. Without anything missing no probe is sent. Raises LokiError, and what ``tenants_probed`` raises.
     """
-    suspects = {(row.source_id, row.segment) for row in rows if _may_be_lost(row)}
+    suspects = {(row.source_id, row.segment) for row in rows if may_be_lost(row)}
     if not suspects:
         return []
     through = set(tenants_probed())
     again = [r for r in records if (r.source_id, r.segment) in suspects and r.tenant in through]
-    return [row for row in prove_records(again, reader_for, clock()) if _may_be_lost(row)]
+    return [row for row in prove_records(again, reader_for, clock()) if may_be_lost(row)]
 
 
 def gaps_of(
@@ -277,7 +278,7 @@ def gaps_of(
 ) -> list[Gap]:
     """Gaps for what is missing of finished files that were read to their end; hand in what ``confirm_lost`` answers."""
     out = []
-    for row in filter(_may_be_lost, rows):
+    for row in filter(may_be_lost, rows):
         out.append(
             Gap(
                 host,

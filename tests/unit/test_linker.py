@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.stack import wait_until
-from onecollector_resources.discovery.claims import Claims, Done
+from onecollector_resources.discovery.claims import Claims, Done, mark_of
 from onecollector_resources.discovery.linker import inode_of
 
 ID = "ab" * 32
@@ -140,11 +140,16 @@ def test_claims_of_known_delivered_and_unwanted_files_are_taken_back(machine: Ma
     assert claims.arrived(again.name) is None, "a link of ours holds it"
     assert not again.exists()
 
+    claims.let_go(ID, inode, Done(0, 50, mark_of(path)))
     claim.unlink()
-    claims.let_go(ID, inode, Done(0, 50, b"x" * 50))
     again.hardlink_to(path)
     assert claims.arrived(again.name) is None, "it was delivered"
     assert not again.exists()
+
+    with path.open("a") as file:
+        file.write("y")
+    again.hardlink_to(path)
+    assert claims.arrived(again.name) is None, "it grew"
 
     with path.open("r+") as file:
         file.write("y")
