@@ -18,6 +18,13 @@ PARTS_WAIT = "5s"
 """How long the rest of a line that Docker split is waited for."""
 
 PATH = 'attributes["log.file.path"]'
+STREAM = 'attributes["log.iostream"]'
+
+UNPARSED = "unparsed"
+"""Stands for the stream of a line that is not framed as it should be, until the last step takes it away."""
+
+PATHS_KEPT = 4_096
+"""Files whose parsed path a receiver keeps; more than a host has live."""
 
 IDENTITY = r"/(?P<service>[^/]+)/(?P<name>[^/]+)--(?P<id>[0-9a-f]{64})(?:\.(?P<segment>\d+))?\.log$"
 """``<service>/<name>--<id>[.<n>].log`` at the end of a link's path."""
@@ -27,11 +34,9 @@ DOCKER_TIME = "2006-01-02T15:04:05.999999999Z07:00"
 
 def docker_framing() -> list[dict[str, Any]]:
     """Docker's json-file: parse, then join the parts of a long line."""
-    parsed = 'body startsWith "{"'
     return [
         {
             "type": "json_parser",
-            "if": parsed,
             "parse_from": "body",
             "parse_to": "attributes.docker",
             "on_error": "send_quiet",
@@ -42,18 +47,12 @@ def docker_framing() -> list[dict[str, Any]]:
                 "on_error": "send_quiet",
             },
         },
-        # Not JSON at all, or JSON of another shape: the line as it stands.
+        # Not JSON at all, or JSON of another shape: the line as it stands, told by a stream of no name that Docker has.
         {
             "type": "add",
-            "if": "attributes.docker == nil || attributes.docker.log == nil",
-            "field": 'attributes["onecollector.unparsed"]',
-            "value": "true",
-        },
-        {
-            "type": "add",
-            "if": 'attributes["onecollector.unparsed"] == "true"',
+            "if": 'type(attributes.docker?.log) != "string"',
             "field": "attributes.docker",
-            "value": 'EXPR({"log": string(body) + "\\n"})',
+            "value": f'EXPR({{"log": string(body) + "\\n", "stream": "{UNPARSED}"}})',
         },
         {
             "type": "recombine",
@@ -65,13 +64,8 @@ def docker_framing() -> list[dict[str, Any]]:
             "force_flush_period": PARTS_WAIT,
             "max_log_size": MAX_LINE,
         },
-        {"type": "move", "from": "attributes.docker.log", "to": "body"},
-        {
-            "type": "move",
-            "if": "attributes.docker.stream != nil",
-            "from": "attributes.docker.stream",
-            "to": 'attributes["log.iostream"]',
-        },
+        _moved("attributes.docker.log", "body"),
+        _moved("attributes.docker.stream", STREAM),
         {"type": "remove", "field": "attributes.docker"},
     ]
 
@@ -95,14 +89,8 @@ def cri_framing() -> list[dict[str, Any]]:
         {
             "type": "add",
             "if": "attributes.cri == nil",
-            "field": 'attributes["onecollector.unparsed"]',
-            "value": "true",
-        },
-        {
-            "type": "add",
-            "if": "attributes.cri == nil",
             "field": "attributes.cri",
-            "value": 'EXPR({"log": string(body), "flag": "F"})',
+            "value": f'EXPR({{"log": string(body), "flag": "F", "stream": "{UNPARSED}"}})',
         },
         {
             "type": "recombine",
@@ -114,13 +102,8 @@ def cri_framing() -> list[dict[str, Any]]:
             "force_flush_period": PARTS_WAIT,
             "max_log_size": MAX_LINE,
         },
-        {"type": "move", "from": "attributes.cri.log", "to": "body"},
-        {
-            "type": "move",
-            "if": "attributes.cri.stream != nil",
-            "from": "attributes.cri.stream",
-            "to": 'attributes["log.iostream"]',
-        },
+        _moved("attributes.cri.log", "body"),
+        _moved("attributes.cri.stream", STREAM),
         {"type": "remove", "field": "attributes.cri"},
     ]
 
@@ -152,7 +135,10 @@ def multiline_operators(rule: MultilineRule) -> list[dict[str, Any]]:
 
 
 def identity_operators() -> list[dict[str, Any]]:
-    """Service as a resource attribute (an index label), all else as log attributes."""
+    """Service as a resource attribute (an index label), all else as log attributes.
+
+    What the path says is parsed once per file: the parser keeps its answers, so they are copied, never moved.
+    """
     return [
         {
             "type": "regex_parser",
@@ -160,34 +146,24 @@ def identity_operators() -> list[dict[str, Any]]:
             "parse_to": "attributes.link",
             "regex": IDENTITY,
             "on_error": "send_quiet",
+            "cache": {"size": PATHS_KEPT},
         },
-        {
-            "type": "move",
-            "if": "attributes.link != nil",
-            "from": "attributes.link.service",
-            "to": 'resource["service.name"]',
-        },
-        {
-            "type": "move",
-            "if": "attributes.link != nil",
-            "from": "attributes.link.name",
-            "to": 'attributes["container.name"]',
-        },
-        {
-            "type": "move",
-            "if": "attributes.link != nil",
-            "from": "attributes.link.id",
-            "to": 'attributes["container.id"]',
-        },
-        {
-            "type": "move",
-            "if": 'attributes.link != nil && attributes.link.segment != nil && attributes.link.segment != ""',
-            "from": "attributes.link.segment",
-            "to": 'attributes["log.segment"]',
-        },
-        {"type": "remove", "if": "attributes.link != nil", "field": "attributes.link"},
+        _copied("attributes.link.service", 'resource["service.name"]'),
+        _copied("attributes.link.name", 'attributes["container.name"]'),
+        _copied("attributes.link.id", 'attributes["container.id"]'),
+        _copied("attributes.link.segment", 'attributes["log.segment"]'),
+        {"type": "remove", "field": "attributes.link", "on_error": "send_quiet"},
         {"type": "remove", "field": PATH},
     ]
+
+
+def _moved(source: str, target: str) -> dict[str, Any]:
+    # An ``if`` costs as much as the move; where there is nothing to move, the line goes on as it is.
+    return {"type": "move", "from": source, "to": target, "on_error": "send_quiet"}
+
+
+def _copied(source: str, target: str) -> dict[str, Any]:
+    return {"type": "copy", "from": source, "to": target, "on_error": "send_quiet"}
 
 
 def operators(profile: str, rule: MultilineRule | None) -> list[dict[str, Any]]:
