@@ -243,6 +243,8 @@ class SegmentRecords:
     first_seen: datetime
     joined: int = 0
     """How many of ``records`` end up inside another line (Docker's 16 KiB parts, multiline)."""
+    left_out: int = 0
+    """Records 1 to this are older than the backfill's border, and not collected."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ class Runtime:
     """Docker's folder of container folders; empty where containers are spooled."""
     collector_binary: str
     loki_binary: str
+    backfill_from_ns: int = 0
+    """Older lines are left out ($OC_BACKFILL_FROM_NS); 0: none."""
 
     @property
     def agent_url(self) -> str:
@@ -93,4 +95,5 @@ def collector_environment(layout: StateLayout, runtime: Runtime, *, host: str, e
         "OC_HEALTH_ENDPOINT": f"127.0.0.1:{runtime.collector_health_port}",
         "OC_METRICS_HOST": "127.0.0.1",
         "OC_METRICS_PORT": str(runtime.collector_metrics_port),
+        "OC_BACKFILL_FROM_NS": str(runtime.backfill_from_ns),
     }

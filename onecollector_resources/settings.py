@@ -100,7 +100,9 @@ class AgentSettings(_Section):
         default=1 << 30, ge=0, description="Finished links go, oldest first, below this free space."
     )
     backfill_horizon_s: float = Field(
-        default=86_400.0, ge=0, description="Older lines of containers found at first start are left out."
+        default=86_400.0,
+        ge=0,
+        description="Lines older than this at the first start of a state folder are left out, with a gap row; 0: none.",
     )
     confirm_within_s: float = Field(
         default=10.0, ge=1, le=300, description="A new config that is not confirmed in time is taken back."

@@ -73,6 +73,7 @@ class HostAgent:
             settings=settings.agent,
             docker_containers=Path(runtime.docker_containers) if runtime.docker_containers else None,
             own_linker=False,
+            backfill_from_ns=runtime.backfill_from_ns,
         )
         self.discovery = DiscoveryService(
             settings,
@@ -218,7 +219,13 @@ class HostAgent:
                 continue
             self._ended.pop(source_id, None)
             path = self.keeper.api_spool_file(observed)
-            spool = ApiSpool(source_id, self.engine, path, lambda s=source_id: self.keeper.next_api_segment(s))
+            spool = ApiSpool(
+                source_id,
+                self.engine,
+                path,
+                lambda s=source_id: self.keeper.next_api_segment(s),
+                self.runtime.backfill_from_ns,
+            )
             spool.start()
             self._spools[source_id] = spool
 

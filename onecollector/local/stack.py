@@ -118,7 +118,14 @@ def plan_runtime(settings: Settings, engine: EngineUse) -> Runtime:
         docker_containers=engine.containers,
         collector_binary=binaries["collector"],
         loki_binary=binaries.get("loki", ""),
+        # Of the first start, and the same ever after: what waits in a queue for days must not become too old in it.
+        backfill_from_ns=before.backfill_from_ns if before is not None else _backfill_from(settings),
     )
+
+
+def _backfill_from(settings: Settings) -> int:
+    horizon = settings.agent.backfill_horizon_s
+    return time.time_ns() - int(horizon * 1e9) if horizon > 0 else 0
 
 
 def _refuse_taken_ports(settings: Settings, runtime: Runtime) -> None:

@@ -214,12 +214,11 @@ def build_mapping(inputs: BuilderInputs, names: ComponentNames) -> dict[str, Any
     }
     chain = [limiter]
     if inputs.horizon_s > 0:
-        # What was written before the host joined. The collector counts what it leaves out:
-        # otelcol_processor_filter_logs_filtered.
+        # What was written long before the host joined; the agent records it as a gap.
         processors[f"{names['filter']}/horizon"] = {
             "error_mode": "ignore",
             "logs": {
-                "log_record": [f'log.time_unix_nano > 0 and log.time < Now() - Duration("{inputs.horizon_s:.0f}s")']
+                "log_record": ["log.time_unix_nano > 0 and log.time_unix_nano < ${env:OC_BACKFILL_FROM_NS}"],
             },
         }
         chain.append(f"{names['filter']}/horizon")

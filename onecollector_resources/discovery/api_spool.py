@@ -78,10 +78,16 @@ def since_of(time: str) -> str:
 
 
 class ApiSpool:
-    """Follows one container in a thread of its own. ``next_file`` gives the path of the next segment."""
+    """Follows one container in a thread of its own. ``next_file`` gives the path of the next segment.
 
-    def __init__(self, container_id: str, api: LogApi, first: Path, next_file: Callable[[], Path]) -> None:
+    Where nothing was copied yet it begins at ``from_ns``.
+    """
+
+    def __init__(
+        self, container_id: str, api: LogApi, first: Path, next_file: Callable[[], Path], from_ns: int = 0
+    ) -> None:
         self.container_id, self._api, self._path, self._next = container_id, api, first, next_file
+        self._from = f"{from_ns // 10**9}.{from_ns % 10**9:09d}" if from_ns else "0"
         self.ended = threading.Event()
         self.problem = ""
         self._stop = threading.Event()
@@ -103,7 +109,7 @@ class ApiSpool:
     def _run(self) -> None:
         try:
             last, skip = resume_point(self._path)
-            source = frames(self._api.follow_logs(self.container_id, since_of(last) if last else "0"))
+            source = frames(self._api.follow_logs(self.container_id, since_of(last) if last else self._from))
             out: Any = self._path.open("ab")
             try:
                 for stream, payload in source:

@@ -35,6 +35,7 @@ class LinkRow:
     size: int = 0
     mark: str = ""
     """How large a delivered file was and how it begins, whose link went; empty when the file went with it."""
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from typing import Literal
 
 import structlog
 
+from onecollector_resources.discovery.backfill import left_out
 from onecollector_resources.discovery.claims import Claims, Done, Inode, inode_of, mark_of
 from onecollector_resources.discovery.heads import FINGERPRINT, judge_plain, judge_timed
 from onecollector_resources.discovery.linker import CLAIM, PENDING, Linker
@@ -75,6 +76,8 @@ class Link:
     joined: int = 0
     counted: int = 0
     read: int = 0
+    left_out: int = 0
+    """Records 1 to this are older than the backfill's border."""
     truncated: bool = False
     spool: FileSpool | None = None
     source: Path | None = None
@@ -99,6 +102,7 @@ class Link:
             self.read,
             self.created,
             self.truncated,
+            left_out=self.left_out,
         )
 
 
@@ -128,12 +132,13 @@ class LinkKeeper:
         settings: AgentSettings,
         docker_containers: Path | None = None,
         own_linker: bool = True,
+        backfill_from_ns: int = 0,
         clock: Callable[[], float] | None = None,
     ) -> None:
         import time
 
         self.host, self.docker_links, self.file_links = host, docker_links, file_links
-        self.containers = docker_containers
+        self.containers, self._backfill_from_ns = docker_containers, backfill_from_ns
         self._journal, self._positions, self._report = journal, read_positions, report_gap
         self._settings, self._clock = settings, clock or time.time
         self._lock = threading.RLock()
@@ -387,7 +392,7 @@ class LinkKeeper:
         row = self._rows.get((source.observed.source_id, segment))
         if row is not None and (row.dev, row.ino) == inode:
             link.records, link.joined, link.counted, link.read = row.records, row.joined, row.counted, row.read
-            link.created, link.truncated = row.created, row.truncated
+            link.created, link.truncated, link.left_out = row.created, row.truncated, row.left_out
         source.links[segment] = link
         source.done.pop(inode, None)
         if self.claims is not None and source.observed.kind == "container":
@@ -496,7 +501,25 @@ class LinkKeeper:
         link.path.rename(target)
         link.path, link.placed, link.reason, link.observed = target, True, "", observed
         self._remember_head(link)
+        self._leave_out(link, target)
         self._journal.save_link(link.row())
+
+    def _leave_out(self, link: Link, path: Path) -> None:
+        """Tell what the collector drops of a file that began long before us; counting goes on behind it."""
+        if link.counted or link.left_out:
+            return
+        try:
+            records, size = left_out(path, link.observed.profile, self._backfill_from_ns)
+        except OSError as error:
+            link.reason = f"cannot be counted: {error.strerror}"
+            return
+        if not records:
+            return
+        link.left_out = link.records = records
+        link.counted = size
+        border = datetime.fromtimestamp(self._backfill_from_ns / 1e9, UTC)
+        detail = f"written before {border:%Y-%m-%d %H:%M:%S} UTC, where agent.backfill_horizon_s begins"
+        self._gap(link, "backfill_horizon", size, detail, lines=records)
 
     def _remember_head(self, link: Link) -> None:
         if not link.head:
@@ -555,6 +578,8 @@ class LinkKeeper:
         link.reason = (
             "spooled: starts like another file" if not source.spool_reason else f"spooled: {source.spool_reason}"
         )
+        if framing == "docker":
+            self._leave_out(link, origin)
         self._journal.save_link(link.row())
 
     def _resume_spool(self, source: _Source, segment: int, path: Path, origin: Path | None, inode: Inode) -> None:
@@ -738,6 +763,7 @@ class LinkKeeper:
                             link, "truncated", None, "its log was truncated in place; what was not read by then is lost"
                         )
                     link.truncated, link.read, link.counted, link.records, link.joined = True, 0, 0, 0, 0
+                    link.left_out = 0
                 if position is not None:
                     link.read = max(link.read, min(position, size))
 
@@ -794,6 +820,7 @@ class LinkKeeper:
                                 source.observed.service,
                                 datetime.fromtimestamp(row.created, UTC),
                                 -1 if row.truncated else row.joined,
+                                row.left_out,
                             )
                         )
         return out
@@ -812,6 +839,7 @@ class LinkKeeper:
             observed.service,
             datetime.fromtimestamp(link.created, UTC),
             joined,
+            link.left_out,
         )
 
     def leftovers(self, known: Iterable[str]) -> list[ObservedSource]:

@@ -124,7 +124,7 @@ def _prove_tenant(
         began = min(record.first_seen for record in part) - FAR
         tallies = take_tallies(reader, sorted({record.source_id for record in part}), _span(began, now))
         for record in part:
-            row = _judge(record, tallies.get((record.source_id, record.segment)), 0)
+            row = _judge(record, tallies.get((record.source_id, record.segment)), record.left_out)
             yield row or _by_rows(record, reader, _span(max(began, now + AHEAD - FARTHEST), now))
 
 
@@ -194,10 +194,11 @@ def _by_rows(record: SegmentRecords, reader: Reader, span: Span) -> ProofRow:
     try:
         if record.joined == -1:
             tally = take_tallies(reader, [record.source_id], span).get(file)
-            top = min(n, tally.top) if tally else 0
+            top = max(record.left_out, min(n, tally.top) if tally else 0)
             missing: Ranges = ((top + 1, n),) if top < n else ()
         else:
-            missing = missing_numbers(reader, file, n, span)
+            found = missing_numbers(reader, file, n, span)
+            missing = tuple((max(a, record.left_out + 1), b) for a, b in found if b > record.left_out)
     except LokiError as error:
         return _row(record, 0, problem=str(error)[:200])
     if missing and record.joined > 0:
@@ -211,8 +212,7 @@ def _by_rows(record: SegmentRecords, reader: Reader, span: Span) -> ProofRow:
 
 
 def _complete(record: SegmentRecords) -> ProofRow:
-    expected = record.records - max(0, record.joined)
-    return _row(record, expected, complete=True, through=record.records)
+    return _row(record, record.records - max(0, record.joined), complete=True, through=record.records)
 
 
 def _row(
@@ -229,8 +229,8 @@ def _row(
         record.segment,
         record.tenant,
         record.service,
-        record.records - max(0, record.joined),
-        max(0, found),
+        record.records - max(0, record.joined) - record.left_out,
+        max(0, found - record.left_out),
         record.records,
         complete,
         record.joined != -1,

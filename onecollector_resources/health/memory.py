@@ -54,7 +54,7 @@ class ProofMemory:
     def through(self, record: SegmentRecords) -> int:
         """Records 1 to this are known to be in Loki."""
         known = self._of(record)
-        return known.through if known else 0
+        return max(known.through if known else 0, record.left_out)
 
     def joined(self, record: SegmentRecords) -> int:
         """How many of them were parts of other lines."""

@@ -28,6 +28,9 @@ COLUMNS = tuple(field.name for field in fields(LogSource))
 OBSERVED = tuple(c for c in COLUMNS if c not in ("first_seen", "last_seen", "flow", "flow_reason", "revision"))
 """What an agent decides; flow belongs to HealthMonitor and the times to the registry."""
 
+WRITTEN = tuple(c for c in COLUMNS if c != "revision")
+"""What a change brings with it; the revision is the registry's."""
+
 
 @dataclass(frozen=True, slots=True)
 class SyncResult:
@@ -107,27 +110,34 @@ class SourceRows(Database):
         revision = self.next_revision(connection)
         now = self.clock()
         new = [_values(change.after, revision) for change in changes if change.before is None]
-        old = [_values(change.after, revision) for change in changes if change.before is not None]
         if new:
             connection.execute(insert(schema.sources), new)
-        if old:
-            table = schema.sources
-            statement = (
-                update(table)
-                .where(and_(table.c.host == bindparam("k_host"), table.c.source_id == bindparam("k_id")))
-                .values({column: bindparam(f"v_{column}") for column in COLUMNS if column not in ("host", "source_id")})
-            )
-            connection.execute(
-                statement,
-                [
-                    {"k_host": row["host"], "k_id": row["source_id"]}
-                    | {f"v_{c}": v for c, v in row.items() if c not in ("host", "source_id")}
-                    for row in old
-                ],
-            )
+        # Only what differs is written: an index over a column that stays costs nothing then.
+        by_columns: dict[tuple[str, ...], list[LogSource]] = {}
+        for change in changes:
+            if change.before is not None:
+                columns = tuple(c for c in WRITTEN if getattr(change.before, c) != getattr(change.after, c))
+                by_columns.setdefault(columns, []).append(change.after)
+        for columns, rows in by_columns.items():
+            self._update(connection, columns, rows, revision)
         connection.execute(insert(schema.source_events), [_event(change, revision, now) for change in changes])
         connection.execute(insert(schema.audit), [_audit(change, actor, now) for change in changes])
         return revision
+
+    @staticmethod
+    def _update(connection: Connection, columns: Sequence[str], rows: Iterable[LogSource], revision: int) -> None:
+        table = schema.sources
+        statement = (
+            update(table)
+            .where(and_(table.c.host == bindparam("k_host"), table.c.source_id == bindparam("k_id")))
+            .values({column: bindparam(f"v_{column}") for column in columns} | {"revision": revision})
+        )
+        values = [
+            {"k_host": row.host, "k_id": row.source_id}
+            | {f"v_{c}": dict(row.labels) if c == "labels" else getattr(row, c) for c in columns}
+            for row in rows
+        ]
+        connection.execute(statement, values)
 
     def sync_host(self, host: str, reported: Sequence[LogSource], *, actor: str, full: bool = True) -> SyncResult:
         """Take in what a host reports; with ``full`` what is missing from it is gone.
