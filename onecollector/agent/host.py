@@ -83,6 +83,7 @@ class HostAgent:
             report_gap=self._gap,
             load_value=self.journal.load_value,
             save_value=self.journal.save_value,
+            kept=self.keeper.keeps,
         )
         self._sources: dict[str, ObservedSource] = {}
         self._reported: dict[str, LogSource] = {}

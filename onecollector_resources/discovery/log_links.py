@@ -842,6 +842,10 @@ class LinkKeeper:
             link.left_out,
         )
 
+    def keeps(self, container_id: str) -> bool:
+        """Whether a file of this container waits for somebody to say whose it is."""
+        return self.claims is not None and container_id in self.claims.waiting()
+
     def leftovers(self, known: Iterable[str]) -> list[ObservedSource]:
         """Sources that are gone from the host while files of theirs are still in the tree."""
         here = set(known)

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import orjson
 import structlog
@@ -59,7 +60,8 @@ class DiscoveryService:
     """See the module's text. Thread-safe.
 
     ``emit`` gets every event; ``observe`` is called at once, in the event thread, for a container that was just created.
-    ``load_value`` and ``save_value`` keep a few values over our own end. ``clock`` gives epoch seconds.
+    ``load_value`` and ``save_value`` keep a few values over our own end. ``kept`` says whether the log of a container
+    that is gone was kept all the same. ``clock`` gives epoch seconds.
     """
 
     def __init__(
@@ -72,9 +74,11 @@ class DiscoveryService:
         report_gap: Callable[[Gap], None],
         load_value: Callable[[str], str | None],
         save_value: Callable[[str, str], None],
+        kept: Callable[[str], bool] = lambda _: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings, self._engine, self._clock = settings, engine, clock
+        self._kept = kept
         self._emit, self._observe, self._report = emit, observe, report_gap
         self._load, self._save = load_value, save_value
         self._host = settings.agent.host_name
@@ -353,6 +357,11 @@ class DiscoveryService:
             return
         for created, destroyed_ns in came_and_went((e for _, e in remembered if e is not None), unheard.since_ns):
             self._lost.add(created.source_id)
+            observed = engine.from_event(created) if self._kept(created.source_id) else None
+            if observed is not None:
+                ended = datetime.fromtimestamp(destroyed_ns / 1e9, UTC)
+                self._observe(replace(observed, running=False, ended=ended))
+                continue
             self._report(gap_of_container(created, destroyed_ns, self._host))
 
     def _engine_now_ns(self) -> int:
