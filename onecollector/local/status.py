@@ -5,7 +5,6 @@ Everything is read from the parts themselves; what cannot be asked is shown as u
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import httpx
 from onecollector.local.engine import engine_health
 from onecollector.local.health import PartHealth, agent_status, part_health
 from onecollector.local.supervisor import Supervisor
+from onecollector_resources.collector.metrics import metric_sum
 from onecollector_resources.records import LogSource
 from onecollector_resources.registry.store import LogSourceRegistry, RegistryError
 from onecollector_resources.runtime import Runtime
@@ -54,12 +54,6 @@ def count_sources(sources: Sequence[LogSource]) -> SourceCounts:
     live = [source for source in sources if source.phase != "gone"]
     silent = sorted((s.last_seen or s.first_seen or datetime.now(UTC), s.service) for s in live if s.state == "silent")
     return SourceCounts(Counter(source.state for source in live), silent[0][1] if silent else "")
-
-
-def metric_sum(text: str, name: str) -> float | None:
-    """Sum of a Prometheus metric over its labels, or None where it is not in the text."""
-    values = re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? ([0-9.eE+-]+)$", text, flags=re.MULTILINE)
-    return sum(map(float, values)) if values else None
 
 
 def _collector_note(runtime: Runtime, agent: Mapping[str, Any]) -> str:
