@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from onecollector.cli.render import console, human_bytes, print_json, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from onecollector.local.stack import UpResult
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -29,11 +36,17 @@ def install(
     raise typer.Exit(install_command(parts, json_output=json_))
 
 
-def up(json_: Json = False) -> None:
+def up(
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay until SIGTERM or Ctrl-C, then bring it down: for systemd.")
+    ] = False,
+    json_: Json = False,
+) -> None:
     """Start everything on this machine and wait until it is healthy. Twice is harmless.
 
     Example: onecollector up
     """
+    from onecollector.local.stack import stay
     from onecollector.local.stack import up as bring_up
     from onecollector_resources.settings import load_settings
 
@@ -45,12 +58,24 @@ def up(json_: Json = False) -> None:
         if sys.stderr.isatty() and not json_:
             typer.echo(f"\r{word:<60}", nl=False, err=True)
 
-    result = bring_up(load_settings(), progress)
+    stopped = threading.Event()
+    if foreground:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopped.set())
+    settings = load_settings()
+    result = bring_up(settings, progress)
     if json_:
         print_json(
             {"seconds": result.seconds, "started": result.started, "engine": result.engine, "total_s": result.total_s}
         )
-        return
+    else:
+        _say_up(result, out)
+    if foreground and not stay(settings, stopped):
+        typer.echo("supervisord has ended; `onecollector up` brings everything back", err=True)
+        raise typer.Exit(1)
+
+
+def _say_up(result: UpResult, out: Console) -> None:
     if sys.stderr.isatty():
         typer.echo("\r" + " " * 60 + "\r", nl=False, err=True)
     parts = "  ".join(

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from onecollector.local.engine import connect, import_demo_image
 from onecollector.local.stack import up
+from onecollector.local.supervisor import MARK
 from onecollector_resources.loki.querier import LokiError, LokiQuerierClient
 from onecollector_resources.registry.store import LogSourceRegistry
 from onecollector_resources.settings import Settings
@@ -174,7 +175,11 @@ def start_processes(settings: Settings, out: Console) -> tuple[Settings, list[St
         name = f"{service}-{uuid.uuid4().hex[:4]}"
         began = time.time()
         with (folder / f"{name}.log").open("ab") as file:
-            subprocess.Popen(["/bin/sh", "-c", script], stdout=file, stderr=file, start_new_session=True)
+            # Marked as ours, so that `down` ends them too.
+            environment = {**os.environ, MARK: str(settings.layout.root)}
+            subprocess.Popen(
+                ["/bin/sh", "-c", script], stdout=file, stderr=file, start_new_session=True, env=environment
+            )
         started.append(Started(service, name, began))
     row(out, "processes", "   ".join(f"{s.name} started" for s in started))
     return settings, started

@@ -10,6 +10,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -305,6 +306,16 @@ def down(settings: Settings) -> DownResult:
         supervisor.shutdown()
     left = end_marked(layout)
     return DownResult(supervised, tuple(left), stop_own_engine(layout))
+
+
+def stay(settings: Settings, stopped: threading.Event) -> bool:
+    """Stay while supervisord runs; False where it ended by itself. At ``stopped`` everything is brought down: True."""
+    supervisor = Supervisor(settings.layout)
+    while not stopped.wait(1.0):
+        if not supervisor.alive():
+            return False
+    down(settings)
+    return True
 
 
 def restart(settings: Settings, part: str | None = None) -> None:

@@ -1,0 +1,169 @@
+"""The life of a whole machine's parts: up, killed in the middle, up again, down, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.stack import wait_until
+from onecollector.local.processes import marked_processes
+from onecollector.local.supervisor import Supervisor
+from onecollector_resources.layout import StateLayout
+from onecollector_resources.runtime import load_runtime
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
+
+COMMAND = [sys.executable, "-m", "onecollector.cli.main"]
+
+
+class Machine:
+    """A state folder without containers: plain files only, so it needs neither root nor an engine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.layout = StateLayout(folder / "s")
+        self.config = folder / "onecollector.yaml"
+        self.config.write_text(
+            yaml.safe_dump({"state_dir": str(folder / "s"), "docker": {"enabled": False, "own_engine": "never"}})
+        )
+        self.env = {**os.environ, "ONECOLLECTOR_CONFIG": str(self.config)}
+        self.env.pop("ONECOLLECTOR_STATE_DIR", None)
+
+    def cli(self, *args: str, code: int | None = 0, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([*COMMAND, *args], env=self.env, text=True, capture_output=True, timeout=timeout)
+        assert code is None or done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def parts(self) -> dict[str, dict[str, Any]]:
+        return {row["part"]: row for row in json.loads(self.cli("status", "--json", code=None).stdout)["parts"]}
+
+    def supervisor_pid(self) -> int:
+        return int((self.layout.supervisor / "pid").read_text())
+
+    def nothing_left(self) -> bool:
+        runtime = load_runtime(self.layout)
+        ports = (runtime.loki_port, runtime.agent_port, runtime.dagster_port, runtime.code_server_port)
+        return not marked_processes(self.layout) and not any(answers(port) for port in ports)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def machine(part: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    for name in ("loki", "collector"):
+        part(name)
+    made = Machine(tmp_path_factory.mktemp("m"))
+    try:
+        yield made
+    finally:
+        made.cli("down", code=None)
+
+
+def test_a_killed_supervisor_is_told_and_mended_and_down_leaves_nothing(machine: Machine) -> None:
+    machine.cli("up")
+    before = machine.parts()
+    assert all(row["ok"] for row in before.values()), before
+    os.kill(machine.supervisor_pid(), signal.SIGKILL)
+    wait_until("supervisord is gone", lambda: not Supervisor(machine.layout).alive(), 10)
+    said = machine.cli("status", code=1)
+    assert "not started" in said.stdout
+    # What it left behind still runs; `up` ends it and starts anew on the ports that were chosen once.
+    machine.cli("up")
+    after = machine.parts()
+    assert all(row["ok"] for row in after.values()), after
+    assert {name: row["port"] for name, row in after.items()} == {name: row["port"] for name, row in before.items()}
+    assert all(after[name]["pid"] != before[name]["pid"] for name in after)
+    os.kill(machine.supervisor_pid(), signal.SIGKILL)
+    machine.cli("down")
+    assert machine.nothing_left()
+    assert "nothing was running" in machine.cli("down").stdout
+
+
+def test_a_port_that_was_taken_meanwhile_is_named_with_its_holder(machine: Machine) -> None:
+    machine.cli("up")
+    port = load_runtime(machine.layout).agent_port
+    machine.cli("down")
+    holder = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"])
+    try:
+        wait_until("the port is taken", lambda: answers(port), 10)
+        refused = machine.cli("up", code=1)
+        assert str(port) in refused.stderr
+        assert str(holder.pid) in refused.stderr
+        assert "Traceback" not in refused.stderr
+        findings = json.loads(machine.cli("doctor", "--json", code=1).stdout)
+        assert any(str(port) in json.dumps(finding) for finding in findings), findings
+    finally:
+        holder.kill()
+        holder.wait()
+    machine.cli("up")
+
+
+def test_in_the_foreground_it_stays_ends_with_its_supervisor_and_goes_down_when_told(machine: Machine) -> None:
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*COMMAND, "up", "--foreground"], env=machine.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    first = start()
+    assert first.stdout is not None
+    with contextlib.suppress(StopIteration):
+        while not next(first.stdout).startswith("Stop"):
+            pass
+    assert all(row["ok"] for row in machine.parts().values())
+    os.kill(machine.supervisor_pid(), signal.SIGKILL)
+    assert first.wait(30) == 1
+    # What systemd does next.
+    second = start()
+    wait_until(
+        "all parts",
+        lambda: Supervisor(machine.layout).alive() and machine.cli("status", code=None).returncode == 0,
+        90,
+        1,
+    )
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(90) == 0, second.communicate()
+    assert machine.nothing_left()
+
+
+def test_the_unit_of_the_docs_is_accepted_by_systemd(tmp_path: Path) -> None:
+    import shutil
+
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is missing")
+    page = (Path(__file__).parents[2] / "docs" / "real-host.md").read_text()
+    unit = page.partition("```ini\n")[2].partition("```")[0]
+    command = tmp_path / "onecollector"
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    path = tmp_path / "onecollector.service"
+    path.write_text(unit.replace("/opt/onecollector/.venv/bin/onecollector", str(command)))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(path)], text=True, capture_output=True)
+    assert "onecollector" not in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_an_engine_the_demo_says_so_and_reads_log_files(machine: Machine) -> None:
+    machine.config.write_text(
+        yaml.safe_dump({"state_dir": str(machine.layout.root), "docker": {"own_engine": "never"}})
+    )
+    machine.env["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
+    done = machine.cli("demo", timeout=300)
+    assert "three processes that write log files instead" in done.stdout
+    assert "NOT SEEN" not in done.stdout
+    assert "3 sources" in done.stdout
+    assert marked_processes(machine.layout)
+    machine.cli("down")
+    assert machine.nothing_left()
