@@ -7,6 +7,7 @@ import dagster as dg
 
 from onecollector_assets.presentation import config_diff, findings_table, markdown_table
 from onecollector_resources.collector.builder import AGENT_CLASS
+from onecollector_resources.collector.leaving import take_back
 from onecollector_resources.dagster_resources import OneCollectorResource
 
 ACTOR = "dagster"
@@ -22,6 +23,7 @@ ACTOR = "dagster"
 def collector_config(context: dg.AssetExecutionContext, onecollector: OneCollectorResource) -> dg.MaterializeResult:
     began = time.monotonic()
     registry, builder = onecollector.registry(), onecollector.builder()
+    take_back(registry, builder.settings.tenants)
     builder.load_registry_state(registry)
     binary, environment = Path(onecollector.runtime().collector_binary), onecollector.collector_environment()
     config = builder.generate_config(binary, environment)
@@ -37,6 +39,12 @@ def collector_config(context: dg.AssetExecutionContext, onecollector: OneCollect
             "live": live.config.hash if live else "none",
             "diff": dg.MetadataValue.md(config_diff(before, config.text)),
             "pipelines": dg.MetadataValue.md(markdown_table(("tenant", "pipeline"), config.pipelines)),
+            "leaving": dg.MetadataValue.md(
+                markdown_table(
+                    ("tenant off the list", "kept until its queue is empty"),
+                    [(one.tenant, ", ".join(one.pipelines)) for one in builder.leaving],
+                )
+            ),
             "quarantined": dg.MetadataValue.md(
                 markdown_table(
                     ("tenant", "fragment", "reason"), [(q.tenant, q.fragment, q.reason) for q in config.quarantined]

@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import httpx
 
+from onecollector_resources.collector.builder import AGENT_CLASS
+from onecollector_resources.collector.leaving import leaving_tenants, let_go
 from onecollector_resources.collector.names import CollectorBinaryError
 from onecollector_resources.collector.transports import TransportError
 from onecollector_resources.dagster_resources import OneCollectorResource
@@ -90,11 +92,13 @@ def _look(context: dg.SensorEvaluationContext, onecollector: OneCollectorResourc
         if source.phase in ("collecting", "finished")
     }
     changed = registry.set_flow(flows, actor=ACTOR)
+    empty = _let_drained_go(onecollector, kept.get("empty", []))
     summary = {name: status.state for name, status in monitor.summarize_component_status().items()}
     cursor = json.dumps(
         {
             "discarded": [[d.tenant, d.reason, d.lines] for d in after],
             "summary": summary,
+            "empty": empty,
         }
     )
     complete = sum(1 for row in rows if row.complete)
@@ -116,3 +120,17 @@ def _look(context: dg.SensorEvaluationContext, onecollector: OneCollectorResourc
     return dg.SensorResult(
         cursor=cursor, asset_events=events, skip_reason=None if events else f"{complete} of {len(rows)} files complete"
     )
+
+
+def _let_drained_go(onecollector: OneCollectorResource, empty_before: list[str]) -> list[str]:
+    """Tenants off the list whose queue was empty at two looks lose their pipeline; answers whose queue is empty now."""
+    registry = onecollector.registry()
+    leaving = leaving_tenants(registry, onecollector.settings().tenants, AGENT_CLASS)
+    if not leaving:
+        return []
+    queued = onecollector.transport().status()["collector"]["queued"]
+    for one in leaving:
+        if one.tenant in empty_before and queued.get(one.tenant) == 0:
+            let_go(registry, one.tenant)
+            registry.record_event("policy", {"drained": one.tenant}, actor=ACTOR)
+    return [one.tenant for one in leaving if queued.get(one.tenant) == 0]

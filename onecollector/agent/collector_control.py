@@ -23,7 +23,8 @@ import structlog
 
 from onecollector.agent.commit_confirm import ConfigState, confirmed, from_json, overdue, pushed, taken_back
 from onecollector.agent.journal import AgentJournal
-from onecollector_resources.collector.builder import live_pipelines
+from onecollector_resources.collector.in_force import live_pipelines
+from onecollector_resources.collector.metrics import queued_bytes
 from onecollector_resources.collector.probe import Probe, write_probes
 from onecollector_resources.collector.rules import check_rules
 from onecollector_resources.collector.validate import CollectorBinaryError, validate_with_binary
@@ -61,6 +62,7 @@ class CollectorControl:
     binary: Path
     environment: Mapping[str, str]
     health_url: str
+    metrics_url: str
     journal: AgentJournal
     log_path: Path
     sleep: Callable[[float], None] = time.sleep
@@ -70,6 +72,8 @@ class CollectorControl:
     def __post_init__(self) -> None:
         self.state: ConfigState = from_json(self.journal.load_value(KEY))
         self.since = 0.0
+        # Plain HTTP on loopback: without a certificate store, which costs megabytes and milliseconds.
+        self._http = httpx.Client(verify=False, timeout=2)
 
     # -- facts
 
@@ -96,9 +100,16 @@ class CollectorControl:
     def healthy(self) -> bool:
         """Whether ``health_check`` says so."""
         try:
-            return httpx.get(self.health_url, timeout=1).status_code == 200
+            return self._http.get(self.health_url, timeout=1).status_code == 200
         except httpx.HTTPError:
             return False
+
+    def queued(self) -> dict[str, int]:
+        """Bytes that wait in each tenant's queue; empty where the collector does not tell."""
+        try:
+            return queued_bytes(self._http.get(self.metrics_url).text)
+        except httpx.HTTPError:
+            return {}
 
     def pipelines(self) -> frozenset[tuple[str, str]]:
         """What the active config collects."""

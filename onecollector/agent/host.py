@@ -55,6 +55,7 @@ class HostAgent:
                 self.layout, runtime, host=settings.agent.host_name, environment=settings.environment
             ),
             health_url=runtime.collector_health_url,
+            metrics_url=runtime.collector_metrics_url,
             journal=self.journal,
             log_path=self.layout.logs / "collector.log",
         )
@@ -360,6 +361,7 @@ class HostAgent:
                 "last_verdict": self.collector.state.last_verdict,
                 "last_reason": self.collector.state.last_reason,
                 "queue_bytes": sum(f.stat().st_blocks * 512 for f in queue.iterdir()) if queue.is_dir() else 0,
+                "queued": self.collector.queued(),
             },
             "counts": {
                 "containers": sum(1 for row in rows if row.kind == "container"),

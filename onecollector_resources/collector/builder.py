@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from onecollector_resources.collector.in_force import poll_interval_of
+from onecollector_resources.collector.leaving import Leaving, leaving_tenants
 from onecollector_resources.collector.names import ComponentNames
 from onecollector_resources.collector.profiles import FRAMINGS, MAX_LINE, UNPARSED, operators
 from onecollector_resources.collector.rules import check_rules
@@ -37,8 +38,6 @@ HYSTERESIS = 0.8
 
 BATCH_BYTES = 1_500_000
 """Largest request to Loki: under its 4 MiB message limit with room for framing."""
-
-LIVE_INCLUDE = re.compile(r"/(?P<tenant>[^/{}]+)/(?P<pipeline>[^/{}]+)/\*/\*\.log$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,20 +301,6 @@ def build_config(
     )
 
 
-def live_pipelines(text: str) -> frozenset[tuple[str, str]]:
-    """(tenant, pipeline) pairs that a config collects, read from its include globs. Empty for what is no config."""
-    try:
-        data = yaml.safe_load(text)
-        used = {name for pipeline in data["service"]["pipelines"].values() for name in pipeline["receivers"]}
-        globs = [
-            glob for name, receiver in data["receivers"].items() if name in used for glob in receiver.get("include", [])
-        ]
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
-        return frozenset()
-    matches = (LIVE_INCLUDE.search(glob) for glob in globs)
-    return frozenset((match["tenant"], match["pipeline"]) for match in matches if match)
-
-
 class OtelConfigBuilder:
     """Builds the config of a class of hosts from settings and the registry's state."""
 
@@ -324,26 +309,31 @@ class OtelConfigBuilder:
         self.names = names or ComponentNames()
         self._sources: tuple[LogSource, ...] = ()
         self._current_poll: int | None = None
+        self.leaving: tuple[Leaving, ...] = ()
+        """Tenants off the list whose pipelines stay until their queues are empty."""
 
     def load_registry_state(self, registry: LogSourceRegistry) -> int:
         """Read the sources, and the poll class in force; answers how many sources count. Raises RegistryError."""
         self._sources = tuple(s for s in registry.lookup_sources() if s.phase not in ("gone", "uncollectable"))
         live = registry.live_config(AGENT_CLASS)
-        if live is not None:
-            match = re.search(r"poll_interval: (\d+)ms", live.config.text)
-            self._current_poll = int(match[1]) if match else None
+        self._current_poll = poll_interval_of(live.config.text) if live is not None else None
+        self.leaving = leaving_tenants(registry, self.settings.tenants, AGENT_CLASS)
         return len(self._sources)
 
     def inputs(self) -> BuilderInputs:
         """What the config depends on, now."""
         live = sum(1 for source in self._sources if source.phase in ("collecting", "finished"))
         settings = self.settings
-        pipelines = pipelines_in_use(self._sources, settings)
+        staying = {(one.tenant, pipeline) for one in self.leaving for pipeline in one.pipelines}
+        # A rule that went with its tenant cannot be rendered any more; the queue needs any one pipeline.
+        kept = {(t, p if p.partition("+")[2] in {"", *settings.multiline} else p.partition("+")[0]) for t, p in staying}
+        pipelines = tuple(sorted({*pipelines_in_use(self._sources, settings), *kept}))
         used = {pipeline.partition("+")[2] for _, pipeline in pipelines} - {""}
         return BuilderInputs(
             pipelines=pipelines,
             queue_mib=share_queues(
-                {t: s.queue_mib for t, s in settings.tenants.items()}, settings.collector.queue_total_mib
+                {t: s.queue_mib for t, s in settings.tenants.items()} | {o.tenant: o.queue_mib for o in self.leaving},
+                settings.collector.queue_total_mib,
             ),
             multiline=tuple(sorted((name, settings.multiline[name]) for name in used)),
             poll_ms=settings.collector.poll_interval_ms or poll_interval_ms(live, self._current_poll),

@@ -7,22 +7,14 @@ the registry, which is taken back when the tenant is on the list again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol
 
-import yaml
+from onecollector_resources.collector.in_force import live_pipelines, queue_sizes
+from onecollector_resources.registry.store import LogSourceRegistry
 
 MARK = "drained/"
 """Prefix of the registry's marks: 1 where a tenant's queue is empty."""
-
-
-class Marks(Protocol):
-    """The part of the registry that is used here."""
-
-    def get_mark(self, name: str) -> int: ...
-
-    def set_mark(self, name: str, revision: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,44 +26,26 @@ class Leaving:
     queue_mib: int
 
 
-def leaving_tenants(
-    live: str, pipelines: Collection[tuple[str, str]], listed: Collection[str], drained: Collection[str] = ()
-) -> tuple[Leaving, ...]:
-    """Tenants of the live config's text, with its (tenant, pipeline) pairs, that are neither listed nor drained."""
-    gone = {tenant for tenant, _ in pipelines} - set(listed) - set(drained)
-    if not gone:
-        return ()
-    sizes = _queue_sizes(live)
+def leaving_tenants(registry: LogSourceRegistry, listed: Collection[str], agent_class: str) -> tuple[Leaving, ...]:
+    """Tenants that the class's live config collects and that are neither listed nor drained. Raises RegistryError."""
+    live = registry.live_config(agent_class)
+    text = live.config.text if live is not None else ""
+    pairs = live_pipelines(text)
+    sizes = queue_sizes(text)
     return tuple(
-        Leaving(tenant, tuple(sorted(p for t, p in pipelines if t == tenant)), sizes.get(tenant, 0))
-        for tenant in sorted(gone)
+        Leaving(tenant, tuple(sorted(pipeline for t, pipeline in pairs if t == tenant)), sizes.get(tenant, 0))
+        for tenant in sorted({tenant for tenant, _ in pairs} - set(listed))
+        if not registry.get_mark(MARK + tenant)
     )
 
 
-def _queue_sizes(text: str) -> dict[str, int]:
-    """MiB by tenant, from the exporters named ``type/tenant``."""
-    exporters = yaml.safe_load(text).get("exporters", {})
-    return {
-        name.partition("/")[2]: int(body["sending_queue"]["queue_size"]) >> 20
-        for name, body in exporters.items()
-        if "/" in name and "sending_queue" in (body or {})
-    }
+def let_go(registry: LogSourceRegistry, tenant: str) -> None:
+    """Remember that nothing of a tenant waits. Raises RegistryError."""
+    registry.set_mark(MARK + tenant, 1)
 
 
-def empty_twice(leaving: Collection[str], empty_before: Collection[str], queued: Mapping[str, int]) -> set[str]:
-    """Of the leaving tenants those whose queue is empty now and was at the look before. ``queued``: bytes by tenant.
-
-    One look is not enough: between two polls of its files nothing of a tenant may be on its way for a moment.
-    """
-    return {t for t in leaving if t in empty_before and queued.get(t) == 0}
-
-
-def drained_tenants(registry: Marks, tenants: Collection[str]) -> set[str]:
-    """Those of whom it is remembered that nothing waits. Raises RegistryError."""
-    return {tenant for tenant in tenants if registry.get_mark(MARK + tenant)}
-
-
-def take_back(registry: Marks, listed: Collection[str]) -> None:
+def take_back(registry: LogSourceRegistry, listed: Collection[str]) -> None:
     """Forget it for tenants that are on the list: what waits when they leave again is unknown. Raises RegistryError."""
-    for tenant in sorted(drained_tenants(registry, listed)):
-        registry.set_mark(MARK + tenant, 0)
+    for tenant in sorted(listed):
+        if registry.get_mark(MARK + tenant):
+            registry.set_mark(MARK + tenant, 0)

@@ -14,6 +14,8 @@ def metric_sum(text: str, name: str) -> float | None:
 def queued_bytes(text: str) -> dict[str, int]:
     """Bytes that wait in each exporter's queue, what is on its way counted in, by the name after the exporter's ``/``."""
     found = re.findall(
-        r'^otelcol_exporter_queue_size\{[^}]*\bexporter="[^"/]*/([^"]+)"[^}]*\} ([0-9.eE+-]+)$', text, flags=re.MULTILINE
+        r'^otelcol_exporter_queue_size\{[^}]*\bexporter="[^"/]*/([^"]+)"[^}]*\} ([0-9.eE+-]+)$',
+        text,
+        flags=re.MULTILINE,
     )
     return {tenant: int(float(size)) for tenant, size in found}

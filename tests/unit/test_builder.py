@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from onecollector_resources.collector.builder import (
     OtelConfigBuilder,
-    live_pipelines,
     pipelines_in_use,
     poll_interval_ms,
     render_yaml,
     share_queues,
 )
+from onecollector_resources.collector.in_force import live_pipelines
 from onecollector_resources.collector.names import parse_names
 from onecollector_resources.collector.rules import check_rules
 from onecollector_resources.records import LogSource
