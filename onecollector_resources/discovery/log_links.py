@@ -54,6 +54,9 @@ from onecollector_resources.settings import AgentSettings
 log = structlog.get_logger()
 
 COUNT_BLOCK = 1 << 20
+REST_S = 30.0
+"""A container that has ended is looked at this seldom: it changes only with an event, or with one that was missed."""
+
 COMPLETE = rb'\n","stream"'
 """Ends the text of a whole line in Docker's JSON; a part of a long line has no ``\n`` there."""
 
@@ -115,6 +118,10 @@ class _Source:
     done: dict[Inode, Done] = field(default_factory=dict)
     """Delivered files whose links went while the files may still be there."""
     spool_reason: str = ""
+    rested: datetime | None = None
+    """When it had ended, as of the last look at its folder; None while it runs."""
+    look_again: float = 0.0
+    """A folder of one that rests is looked at again then, should an event have been missed."""
 
 
 class LinkKeeper:
@@ -287,26 +294,46 @@ class LinkKeeper:
             return
         if observed.kind == "file":
             self._look_at_file(source)
-        elif self.containers is not None and self.claims is not None and not source.spool_reason:
-            folder = self.containers / observed.source_id
-            try:
-                mtime = folder.stat().st_mtime_ns
-            except OSError:
-                mtime = -1
-            if force or mtime != source.folder_mtime:
-                source.folder_mtime = mtime
-                self.claims.sweep(observed.source_id)
-                self._adopt(source)
-                refused = self.claims.refused(observed.source_id)
-                if refused is not None:
-                    self._cannot_link(source, refused)
-            self._reopen_grown(source)
+        elif (
+            self.containers is not None
+            and self.claims is not None
+            and not source.spool_reason
+            and (force or not self._rests(source))
+        ):
+            self._look_at_folder(source, self.claims, self.containers / observed.source_id, force=force)
         newest = max(source.links, default=-1)
         for segment, link in source.links.items():
             finished = segment < newest or not observed.running
             if finished != link.finished:
                 link.finished = finished
                 self._journal.save_link(link.row())
+
+    def _rests(self, source: _Source) -> bool:
+        """Whether a container ended before the last look, which is not long ago: its folder stays as it is."""
+        observed, now = source.observed, self._clock()
+        if (
+            not observed.running
+            and source.rested == observed.ended is not None
+            and 0 <= source.look_again - now <= REST_S
+        ):
+            return True
+        source.rested, source.look_again = (None if observed.running else observed.ended), now + REST_S
+        return False
+
+    def _look_at_folder(self, source: _Source, claims: Claims, folder: Path, *, force: bool) -> None:
+        source_id = source.observed.source_id
+        try:
+            mtime = folder.stat().st_mtime_ns
+        except OSError:
+            mtime = -1
+        if force or mtime != source.folder_mtime:
+            source.folder_mtime = mtime
+            claims.sweep(source_id)
+            self._adopt(source)
+            refused = claims.refused(source_id)
+            if refused is not None:
+                self._cannot_link(source, refused)
+        self._reopen_grown(source)
 
     def _reopen_grown(self, source: _Source) -> None:
         """A container that was started again goes on in a file whose link had gone."""
