@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from onecollector.cli.invocation import as_pasted
 from onecollector.cli.render import console, print_json, table
 
 app = typer.Typer(help="Collector configs: what is live, what was rejected and why.", no_args_is_help=True)
@@ -14,7 +15,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("show")
-def show() -> None:
+def show(json_: Json = False) -> None:
     """The config that the collector runs.
 
     Example: onecollector config show
@@ -23,9 +24,13 @@ def show() -> None:
 
     path = load_settings().layout.active_config
     if not path.exists():
-        typer.echo(f"{path} is not there: nothing was started yet; run: onecollector up", err=True)
+        typer.echo(as_pasted(f"{path} is not there: nothing was started yet; run: onecollector up"), err=True)
         raise typer.Exit(2)
-    typer.echo(path.read_text(encoding="utf-8"), nl=False)
+    text = path.read_text(encoding="utf-8")
+    if json_:
+        print_json({"path": str(path), "text": text})
+        return
+    typer.echo(text, nl=False)
 
 
 @app.command("rejected")
@@ -46,7 +51,10 @@ def rejected(json_: Json = False) -> None:
 
 
 @app.command("forgive")
-def forgive(hash_: Annotated[str, typer.Argument(metavar="HASH", help="Hash as `config rejected` shows it.")]) -> None:
+def forgive(
+    hash_: Annotated[str, typer.Argument(metavar="HASH", help="Hash as `config rejected` shows it.")],
+    json_: Json = False,
+) -> None:
     """Offer a rejected config again: what was wrong lay elsewhere and is mended.
 
     Example: onecollector config forgive 9be0c4d1a2b3c4d5
@@ -64,4 +72,7 @@ def forgive(hash_: Annotated[str, typer.Argument(metavar="HASH", help="Hash as `
         raise typer.Exit(2)
     LocalHttpTransport.of(settings.layout, load_runtime(settings.layout)).forgive(hash_)
     registry.forgive_config("default", hash_, actor="cli")
+    if json_:
+        print_json({"forgiven": hash_})
+        return
     console().print(Text(f"{hash_} will be offered again at the next reconcile"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from onecollector.cli.invocation import as_pasted
+
 
 def KNOWN() -> tuple[type[Exception], ...]:
     """Errors that have a message for people. Imported late: most commands never need them."""
@@ -39,5 +41,5 @@ def explain(error: Exception) -> str:
     if isinstance(error, httpx.HTTPError):
         request = getattr(error, "_request", None)
         where = f" at {request.url}" if request is not None else ""
-        return f"no answer{where}: {error}; is everything up? onecollector status"
-    return str(error)
+        return as_pasted(f"no answer{where}: {error}; is everything up? run: onecollector status")
+    return as_pasted(str(error))

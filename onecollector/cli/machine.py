@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
+from onecollector.cli.invocation import as_pasted, command_name
 from onecollector.cli.render import console, human_bytes, print_json, table
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def up(
     else:
         _say_up(result, out)
     if foreground and not stay(settings, stopped):
-        typer.echo("supervisord has ended; `onecollector up` brings everything back", err=True)
+        typer.echo(as_pasted("supervisord has ended; `onecollector up` brings everything back"), err=True)
         raise typer.Exit(1)
 
 
@@ -86,22 +85,6 @@ def _say_up(result: UpResult, out: Console) -> None:
     out.print(Text(f"containers  {result.engine}"))
     out.print(Text(f"Dagster     {result.runtime.dagster_url}"))
     out.print(Text(f"Stop        {command_name()} down"))
-
-
-def command_name() -> str:
-    """The command in a form that works as pasted from here."""
-    called = Path(sys.argv[0])
-    if called.name != "onecollector":
-        return "onecollector"
-    on_path = next(
-        (p for p in os.environ.get("PATH", "").split(os.pathsep) if (Path(p) / "onecollector").exists()), None
-    )
-    if on_path and (Path(on_path) / "onecollector").resolve() == called.resolve():
-        return "onecollector"
-    try:
-        return str(called.absolute().relative_to(Path.cwd()))
-    except ValueError:
-        return str(called.absolute())
 
 
 def down(json_: Json = False) -> None:
@@ -123,7 +106,9 @@ def down(json_: Json = False) -> None:
     console().print(Text(f"{said}{extra}{engine} in {time.monotonic() - began:.1f}s"))
 
 
-def restart(part: Annotated[str | None, typer.Argument(help="One part; none: all.")] = None) -> None:
+def restart(
+    part: Annotated[str | None, typer.Argument(help="One part; none: all.")] = None, json_: Json = False
+) -> None:
     """Restart one part, or all.
 
     Example: onecollector restart loki
@@ -131,7 +116,11 @@ def restart(part: Annotated[str | None, typer.Argument(help="One part; none: all
     from onecollector.local.stack import restart as restart_parts
     from onecollector_resources.settings import load_settings
 
+    began = time.monotonic()
     restart_parts(load_settings(), part)
+    if json_:
+        print_json({"restarted": part or "all", "seconds": time.monotonic() - began})
+        return
     console().print(Text(f"{part or 'all parts'} restarted and healthy"))
 
 
@@ -173,7 +162,7 @@ def status(json_: Json = False) -> None:
         for part in found.parts
     ]
     out.print(table(("PART", "HEALTH", "PID", "PORT", "MEM", "SINCE", "NOTE", "LOG"), rows, ("PID", "PORT", "MEM")))
-    out.print(Text(f"SOURCES     {sources_line(found.sources)}"))
+    out.print(Text(as_pasted(f"SOURCES     {sources_line(found.sources)}")))
     out.print(Text(f"PROVED      {found.proved} of {found.provable} sources complete"))
     gaps = (
         "cannot be read"
@@ -182,7 +171,7 @@ def status(json_: Json = False) -> None:
         if found.gaps_24h == 0
         else f"{found.gaps_24h} → onecollector gaps"
     )
-    out.print(Text(f"GAPS 24 h   {gaps}"))
+    out.print(Text(as_pasted(f"GAPS 24 h   {gaps}")))
     raise typer.Exit(0 if found.ok else 1)
 
 
@@ -215,13 +204,13 @@ def doctor(
     out = console()
     for one in examined:
         if not one.findings:
-            out.print(Text("✓ ", style="green").append(one.good, style="default"))
+            out.print(Text("✓ ", style="green").append(as_pasted(one.good), style="default"))
     for finding in found:
         mark = Text("✗ ", style="bold red") if finding.level == "error" else Text("! ", style="yellow")
-        out.print(mark.append(f"{finding.message}", style="default"))
+        out.print(mark.append(as_pasted(finding.message), style="default"))
         out.print(Text(f"    {finding.where}"))
         if finding.fix:
-            out.print(Text(f"    fix: {finding.fix}"))
+            out.print(Text(as_pasted(f"    fix: {finding.fix}")))
     out.print(Text(f"{len(found)} finding{'s' * (len(found) != 1)}, {errors} error{'s' * (errors != 1)}"))
     raise typer.Exit(1 if errors else 0)
 
@@ -278,7 +267,7 @@ def logs(
     path = folder / f"{part}.log"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.log"))) or "none yet; run: onecollector up"
-        typer.echo(f"no log of {part!r}; there are: {there}", err=True)
+        typer.echo(as_pasted(f"no log of {part!r}; there are: {there}"), err=True)
         raise typer.Exit(2)
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - lines * 2000))
