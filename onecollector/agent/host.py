@@ -20,9 +20,10 @@ import structlog
 
 from onecollector.agent.collector_control import CollectorControl
 from onecollector.agent.journal import AgentJournal
+from onecollector.agent.reporting import ACTOR, HostReports, source_row
 from onecollector_resources.collector.probe import remove_old_probes
 from onecollector_resources.discovery.api_spool import ApiSpool
-from onecollector_resources.discovery.docker import DockerEngine, EngineAway
+from onecollector_resources.discovery.docker import DockerEngine
 from onecollector_resources.discovery.log_links import LinkKeeper
 from onecollector_resources.discovery.progress import read_positions
 from onecollector_resources.discovery.service import DiscoveryService
@@ -38,7 +39,6 @@ QUIET_S = 0.05
 
 PUMP_S = 0.1
 GARBAGE_S = 5.0
-ACTOR = "agent"
 
 
 class HostAgent:
@@ -60,7 +60,7 @@ class HostAgent:
             log_path=self.layout.logs / "collector.log",
         )
         self.registry = LogSourceRegistry(settings.registry_url)
-        self.registry_problem = ""
+        self.reports = HostReports(self.registry, self.journal)
         self.engine = (
             DockerEngine(runtime.docker_host, settings) if settings.docker.enabled and runtime.docker_host else None
         )
@@ -87,10 +87,8 @@ class HostAgent:
             kept=self.keeper.keeps,
         )
         self._sources: dict[str, ObservedSource] = {}
-        self._reported: dict[str, LogSource] = {}
         self._ended: dict[str, datetime] = {}
         self._complete = False
-        self._full_due = 0.0
         self._spools: dict[str, ApiSpool] = {}
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -232,74 +230,21 @@ class HostAgent:
             self._spools[source_id] = spool
 
     def _rows(self) -> list[LogSource]:
-        host, rows = self.settings.agent.host_name, []
-        observed_now = dict(self._sources)
-        for observed in (*observed_now.values(), *self.keeper.leftovers(observed_now)):
-            phase, mode, reason = self.keeper.phase_of(observed)
-            rows.append(
-                LogSource(
-                    host=host,
-                    source_id=observed.source_id,
-                    kind=observed.kind,
-                    name=observed.name,
-                    safe_name=observed.safe_name,
-                    tenant=observed.tenant,
-                    service=observed.service,
-                    service_raw=observed.service_raw,
-                    profile=observed.profile,
-                    multiline=observed.multiline,
-                    mode=mode,
-                    path=observed.log_path,
-                    phase=phase,
-                    reason=reason,
-                    image=observed.image,
-                    labels=dict(observed.labels),
-                    ended=observed.ended,
-                )
-            )
-        return rows
+        host, observed_now = self.settings.agent.host_name, dict(self._sources)
+        return [
+            source_row(host, observed, *self.keeper.phase_of(observed))
+            for observed in (*observed_now.values(), *self.keeper.leftovers(observed_now))
+        ]
 
     def _report(self) -> None:
-        """Tell the registry what changed; every few minutes, and after it was away, everything."""
-        rows = {row.source_id: row for row in self._rows()}
-        full = time.monotonic() >= self._full_due or bool(self.registry_problem)
-        try:
-            if full:
-                self.registry.sync_host(
-                    self.settings.agent.host_name, list(rows.values()), actor=ACTOR, full=self._complete
-                )
-                self._full_due = time.monotonic() + 60
-            else:
-                changed = [row for key, row in rows.items() if self._reported.get(key) != row]
-                gone = [
-                    replace(
-                        old,
-                        phase="gone",
-                        mode="none",
-                        reason="no longer on the host",
-                        ended=old.ended or datetime.now(UTC),
-                    )
-                    for key, old in self._reported.items()
-                    if key not in rows and self._complete and old.phase != "gone"
-                ]
-                if changed or gone:
-                    self.registry.sync_host(self.settings.agent.host_name, [*changed, *gone], actor=ACTOR, full=False)
-            self._reported = rows
-            gaps = self.journal.gaps(unsent=True)
-            if gaps:
-                self.registry.record_gaps(gaps, actor=ACTOR)
-                self.journal.gaps_sent([gap.key for gap in gaps])
-            if full:
-                self.registry.record_agent(
-                    self.settings.agent.host_name,
-                    health="ok" if self.collector.healthy() else "degraded",
-                    effective_hash=self.collector.hash_of(self.collector.effective()),
-                )
-            self.registry_problem = ""
-        except RegistryError as error:
-            if not self.registry_problem:
-                log.warning("registry.away", error=str(error))
-            self.registry_problem = str(error)
+        collector = self.collector
+        self.reports.report(
+            self.settings.agent.host_name,
+            self._rows(),
+            complete=self._complete,
+            health=lambda: "ok" if collector.healthy() else "degraded",
+            config_hash=lambda: collector.hash_of(collector.effective()),
+        )
 
     def _pump(self) -> None:
         cleaned = 0.0
@@ -374,7 +319,7 @@ class HostAgent:
             },
             "behind_bytes": sum(link.behind for link in links if link.placed),
             "docker_error": self.discovery.docker_error,
-            "registry_problem": self.registry_problem,
+            "registry_problem": self.reports.problem,
             "journal_problem": self.journal.problem,
             "settings_problem": self.settings_problem,
         }
@@ -409,6 +354,3 @@ def _rss() -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
-
-
-__all__ = ["EngineAway", "HostAgent"]
