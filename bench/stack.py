@@ -72,6 +72,7 @@ class Stack:
         import docker
 
         self.layout = StateLayout(self.state)
+        self.registry_file = self.layout.registry_db
         self.http = httpx.Client(timeout=60)
         self.docker: Any = docker.DockerClient(base_url=self.runtime.docker_host) if self.runtime.docker_host else None
         if self.docker is not None:
@@ -172,7 +173,7 @@ class Stack:
         """Rows of a read-only statement on the registry file."""
         import sqlite3
 
-        with sqlite3.connect(f"file:{self.layout.registry_db}?mode=ro", uri=True, timeout=10) as db:
+        with sqlite3.connect(f"file:{self.registry_file}?mode=ro", uri=True, timeout=10) as db:
             db.row_factory = sqlite3.Row
             return [dict(row) for row in db.execute(sql, params)]
 
@@ -190,8 +191,13 @@ class Stack:
 
 
 @contextmanager
-def private_stack(settings: Mapping[str, Any] | None = None) -> Iterator[Stack]:
-    """``onecollector up`` on a fresh state folder with an engine of its own; ``down`` and removal at the end."""
+def private_stack(
+    settings: Mapping[str, Any] | None = None, before_up: Callable[[StateLayout], None] | None = None
+) -> Iterator[Stack]:
+    """``onecollector up`` on a fresh state folder with an engine of its own; ``down`` and removal at the end.
+
+    ``before_up`` may prepare the state folder, such as put a part of it on another disk.
+    """
     state = Path(tempfile.mkdtemp(prefix="oc-", dir=os.environ.get("ONECOLLECTOR_BENCH_DIR")))
     config = state / "onecollector.yaml"
     merged: dict[str, Any] = {"docker": {"own_engine": "always"}, **(settings or {})}
@@ -201,6 +207,9 @@ def private_stack(settings: Mapping[str, Any] | None = None) -> Iterator[Stack]:
     env["ONECOLLECTOR_CONFIG"] = str(config)
     command = [sys.executable, "-m", "onecollector.cli.main"]
     try:
+        if before_up is not None:
+            (state / "s").mkdir()
+            before_up(StateLayout(state / "s"))
         up = subprocess.run([*command, "up"], env=env, text=True, capture_output=True, timeout=300)
         if up.returncode != 0:
             raise RuntimeError(f"onecollector up: exit {up.returncode}\n{up.stdout}\n{up.stderr}")

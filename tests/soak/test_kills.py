@@ -1,0 +1,88 @@
+"""Nothing is lost and nothing doubled, whatever is killed with -9."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from bench.stack import Stack, private_stack, unique, wait_until
+from tests.soak.faults import (
+    SPREAD_S,
+    expect_exactly,
+    healthy_again,
+    kill_hard,
+    kill_in_turn,
+    loki_away,
+    queue_fill,
+    reload_collector,
+    writer,
+)
+
+pytestmark = [pytest.mark.real, pytest.mark.soak, pytest.mark.timeout(1500)]
+
+PARTS = ("collector", "agent", "loki")
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with private_stack() as running:
+        yield running
+
+
+def test_ten_kills_of_each_part_and_ten_reloads_lose_and_double_nothing(stack: Stack) -> None:
+    service, lines = unique("killed"), 200_000
+    container = stack.run(writer(lines), service=service)
+    for _ in range(10):
+        for part in PARTS:
+            wait_until(f"{part} to be there", lambda p=part: kill_hard(stack, p), 60, 0.1)
+            time.sleep(SPREAD_S)
+        reload_collector(stack)
+    container.reload()
+    assert container.status == "running", "the writer ended before the last fault: the test proves less than it says"
+    expect_exactly(stack, service, lines, deadline_s=600)
+    healthy_again(stack)
+    # The product says the same of it.
+    proof = json.loads(stack.cli("prove", "--service", service, "--json").stdout)
+    assert proof["complete"]
+
+
+def test_kills_during_a_backlog_lose_and_double_nothing(stack: Stack) -> None:
+    service, lines = unique("backlog"), 200_000
+    with loki_away(stack):
+        stack.run(f"seq 1 {lines}", service=service).wait()
+    hit = kill_in_turn(stack, PARTS, 10)
+    assert set(hit.values()) == {10}
+    for _ in range(10):
+        reload_collector(stack)
+    expect_exactly(stack, service, lines)
+    healthy_again(stack)
+
+
+def test_spools_lose_and_double_nothing_when_the_agent_is_killed(stack: Stack) -> None:
+    """Followed over the engine's API (driver local), and copied because two files start alike."""
+    lines = 20_000
+    followed, first, copied = unique("followed"), unique("first"), unique("copied")
+    head = "head -c 3000 /dev/zero | tr '\\0' h; echo; "
+    stack.run(writer(lines, 100, 100_000), service=followed, log_config={"type": "local"})
+    stack.run(head + writer(lines, 100, 100_000), service=first)
+    stack.run(head + writer(lines, 100, 100_000), service=copied)
+    wait_until("a spool", lambda: stack.registry("select 1 from sources where mode = 'spool'"), 30, 0.2)
+    assert kill_in_turn(stack, ("agent", "collector"), 6) == {"agent": 6, "collector": 6}
+    for service in (followed, first, copied):
+        expect_exactly(stack, service, lines)
+    healthy_again(stack)
+
+
+def test_five_reloads_with_loki_down_and_the_queue_full_lose_and_double_nothing() -> None:
+    service, lines = unique("full"), 300_000
+    with private_stack({"tenants": {"default": {"queue_mib": 16}}}) as small:
+        with loki_away(small):
+            small.run(f"seq 1 {lines}", service=service).wait()
+            wait_until("a full queue", lambda: queue_fill(small) > 0.9, 120, 0.5)
+            for _ in range(5):
+                reload_collector(small)
+                wait_until("a full queue again", lambda: queue_fill(small) > 0.9, 60, 0.5)
+        expect_exactly(small, service, lines)
