@@ -14,6 +14,7 @@ import dagster as dg
 from onecollector_assets.presentation import markdown_table, sources_table
 from onecollector_resources.collector.transports import TransportError
 from onecollector_resources.dagster_resources import OneCollectorResource
+from onecollector_resources.loki.links import lines_link
 from onecollector_resources.registry.store import CONCERNS
 
 MARK = "reconciled"
@@ -45,7 +46,7 @@ def label_enrichment_activity(
         by_service.setdefault(source.service, []).append(source)
     if by_service:
         context.instance.add_dynamic_partitions("services", sorted(by_service))
-    loki_url = onecollector.runtime().loki_url
+    loki, loki_url = onecollector.settings().loki, onecollector.runtime().loki_url
     for service, mine in sorted(by_service.items()):
         newest = max((source.first_seen for source in mine if source.first_seen), default=None)
         context.log_event(
@@ -57,8 +58,8 @@ def label_enrichment_activity(
                     "states": dict(Counter(source.state for source in mine)),
                     "tenant": ", ".join(sorted({source.tenant for source in mine})),
                     "table": dg.MetadataValue.md(sources_table(mine)),
-                    "query": f"onecollector query '{{service_name=\"{service}\"}}' --since 5m",
-                    "loki": dg.MetadataValue.url(f"{loki_url}/loki/api/v1/labels"),
+                    "query": f"onecollector query '{{service_name=\"{service}\"}}' --tenant {mine[0].tenant} --since 5m",
+                    "lines": dg.MetadataValue.url(lines_link(loki, loki_url, service)),
                     "seconds since first seen": round((datetime.now(UTC) - newest).total_seconds(), 2)
                     if newest
                     else 0.0,

@@ -138,6 +138,8 @@ class LokiSettings(_Section):
     s3: S3Settings | None = Field(default=None, description="S3 store, with store: s3.")
     retention: str = Field(default="744h", description="Retention of our own Loki, as a duration.")
     bearer_env: str | None = Field(default=None, description="Variable that holds a bearer token for Loki.")
+    grafana_url: str | None = Field(default=None, description="Grafana whose Explore the links in Dagster open.")
+    grafana_datasource: str = Field(default="loki", description="Uid of Grafana's data source for Loki.")
     alertmanager_url: str | None = Field(default=None, description="Alertmanager that the ruler notifies.")
     overrides: dict[str, Any] = Field(default_factory=dict, description="Merged into our own Loki's config, last.")
     tenant_overrides: dict[str, dict[str, Any]] = Field(
