@@ -20,6 +20,7 @@ COMMANDS = (
     "gaps",
     "install",
     "logs",
+    "loki",
     "prove",
     "query",
     "restart",

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from onecollector.cli import config as config_commands
+from onecollector.cli import loki as loki_commands
 from onecollector.cli import machine, reading
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(config_commands.app, name="config")
+app.add_typer(loki_commands.app, name="loki")
 
 app.command("install")(machine.install)
 app.command("up")(machine.up)

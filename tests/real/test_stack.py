@@ -39,8 +39,12 @@ class Machine:
         self.env = {**os.environ, "ONECOLLECTOR_CONFIG": str(self.config)}
         self.env.pop("ONECOLLECTOR_STATE_DIR", None)
 
-    def cli(self, *args: str, code: int | None = 0, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([*COMMAND, *args], env=self.env, text=True, capture_output=True, timeout=timeout)
+    def cli(
+        self, *args: str, code: int | None = 0, timeout: float = 120, answer: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*COMMAND, *args], env=self.env, text=True, capture_output=True, timeout=timeout, input=answer
+        )
         assert code is None or done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -109,6 +113,30 @@ def test_a_port_that_was_taken_meanwhile_is_named_with_its_holder(machine: Machi
         holder.kill()
         holder.wait()
     machine.cli("up")
+
+
+def test_loki_is_verified_stopped_started_and_emptied_only_after_a_yes(machine: Machine) -> None:
+    machine.cli("up")
+    url = load_runtime(machine.layout).loki_url
+    probes = '{service_name="onecollector-probe"}'
+
+    def lines() -> int:
+        return len(machine.cli("query", probes, "--since", "1h", "--output", "raw", code=None).stdout.splitlines())
+
+    wait_until("a probe line", lines, 60, 0.5)
+    assert json.loads(machine.cli("loki", "verify", "--json").stdout)["ok"]
+    machine.cli("loki", "stop")
+    assert "distributor" in machine.cli("loki", "verify", code=1).stdout
+    machine.cli("loki", "start")
+    before = lines()
+    assert before > 0, "a graceful stop keeps what was stored"
+    machine.cli("loki", "delete-data", code=1, answer="n\n")
+    assert lines() >= before
+    machine.cli("loki", "delete-data", answer="y\n")
+    assert lines() < before
+    assert url == load_runtime(machine.layout).loki_url
+    machine.config.write_text(machine.config.read_text() + "loki: {url: 'http://127.0.0.1:1'}\n")
+    assert "not ours" in machine.cli("loki", "delete-data", "--yes", code=2).stderr
 
 
 def test_in_the_foreground_it_stays_ends_with_its_supervisor_and_goes_down_when_told(machine: Machine) -> None:
