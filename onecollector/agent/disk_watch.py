@@ -6,6 +6,7 @@ registry wait and go on. So the row says from when to when there was no room, on
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -26,6 +27,15 @@ def free_bytes(folder: Path) -> int | None:
     except OSError:
         return None
     return found.f_bavail * found.f_frsize
+
+
+def one_of_each_disk(folders: Mapping[Path, str]) -> dict[Path, str]:
+    """The first folder on each file system; what is not there is left out."""
+    found: dict[int, tuple[Path, str]] = {}
+    for folder, meaning in folders.items():
+        with contextlib.suppress(OSError):
+            found.setdefault(folder.stat().st_dev, (folder, meaning))
+    return dict(found.values())
 
 
 @dataclass

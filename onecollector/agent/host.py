@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from onecollector.agent.collector_control import CollectorControl
+from onecollector.agent.disk_watch import DiskWatch, one_of_each_disk
 from onecollector.agent.journal import AgentJournal
 from onecollector.agent.reporting import ACTOR, HostReports, source_row
 from onecollector_resources.collector.probe import remove_old_probes
@@ -86,6 +87,7 @@ class HostAgent:
             save_value=self.journal.save_value,
             kept=self.keeper.keeps,
         )
+        self.disks = DiskWatch(settings.agent.host_name, self._disks(), self._gap)
         self._sources: dict[str, ObservedSource] = {}
         self._ended: dict[str, datetime] = {}
         self._complete = False
@@ -104,7 +106,7 @@ class HostAgent:
         self.keeper.set_live_pipelines(self.collector.pipelines())
         self.keeper.start()
         self.discovery.start()
-        for name, target in (("turns", self._turns), ("pump", self._pump)):
+        for name, target in (("turns", self._turns), ("pump", self._pump), ("disks", self._watch_disks)):
             thread = threading.Thread(target=target, name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -121,6 +123,18 @@ class HostAgent:
     def look_now(self) -> None:
         """Let the loop turn at once."""
         self.discovery.emit_discovery_event(ContainerEvent("agent", "resync", "", time.time_ns()))
+
+    def _disks(self) -> dict[Path, str]:
+        waited = "queue, registry and journal waited; what was not read yet lay in the containers' logs"
+        folders = {self.layout.root: waited, self.layout.collector: waited, self.layout.agent: waited}
+        if self.runtime.docker_containers:
+            dropped = "the engine may have dropped what containers wrote meanwhile"
+            # First: of two folders on one disk the graver one is told.
+            folders = {Path(self.runtime.docker_containers): dropped, **folders}
+        return one_of_each_disk(folders)
+
+    def _watch_disks(self) -> None:
+        self.disks.watch(self._stop)
 
     # -- callbacks
 
@@ -262,24 +276,8 @@ class HostAgent:
         self.keeper.collect_garbage(time.time())
         remove_old_probes(self.layout.file_links, time.time())
         if self.journal.problem:
-            problem = self.journal.problem
-            if self.journal.retry():
-                now = datetime.now(UTC)
-                self._gap(
-                    Gap(
-                        self.settings.agent.host_name,
-                        "",
-                        "",
-                        "",
-                        "disk_full",
-                        now,
-                        now,
-                        None,
-                        None,
-                        f"the journal could not be written for a while: {problem}",
-                        f"{self.settings.agent.host_name}/journal/{int(now.timestamp())}",
-                    )
-                )
+            # What could not be written is kept in memory; that the disk was full is the disk watch's gap.
+            self.journal.retry()
 
     # -- what the API shows
 
@@ -321,6 +319,7 @@ class HostAgent:
             "docker_error": self.discovery.docker_error,
             "registry_problem": self.reports.problem,
             "journal_problem": self.journal.problem,
+            "full_disks": [f"{folder} since {since:%H:%M:%S} UTC" for folder, since in self.disks.full().items()],
             "settings_problem": self.settings_problem,
         }
 

@@ -188,6 +188,7 @@ class HealthMonitor:
             for key in ("docker_error", "registry_problem", "journal_problem", "settings_problem")
             if status.get(key)
         ]
+        problems += [f"no room in {disk}" for disk in status.get("full_disks", [])]
         collector = status["collector"]
         if not collector["healthy"]:
             problems.insert(0, "the collector is not healthy")

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onecollector.agent.disk_watch import FULL_BYTES, DiskWatch, free_bytes
+from onecollector.agent.disk_watch import FULL_BYTES, DiskWatch, free_bytes, one_of_each_disk
 from onecollector_resources.records import Gap
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -49,3 +49,13 @@ def test_a_gap_names_the_folder_and_what_it_means() -> None:
 def test_room_is_read_from_the_file_system(tmp_path: Path) -> None:
     assert (free_bytes(tmp_path) or 0) > 0
     assert free_bytes(tmp_path / "nothing") is None
+
+
+def test_a_disk_is_told_of_once_by_its_gravest_folder(tmp_path: Path) -> None:
+    for name in ("containers", "state"):
+        (tmp_path / name).mkdir()
+    folders = {tmp_path / "containers": "dropped", tmp_path / "state": "waited", tmp_path / "none": "waited"}
+    assert one_of_each_disk({**folders, Path("/proc"): "other"}) == {
+        tmp_path / "containers": "dropped",
+        Path("/proc"): "other",
+    }
