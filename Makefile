@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench soak docs clean
+.PHONY: setup demo test lint bench soak docs postgresql clean
 
 setup: $(STAMP)
 
@@ -27,11 +27,21 @@ lint: setup
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/generate.py --check
 
-test: lint
+# For tests alone, so `install` and `demo` leave it out. Its package must neither make nor start a server of its own.
+postgresql:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends postgresql-common \
+		&& mkdir -p /etc/postgresql-common/createcluster.d \
+		&& echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.d/onecollector.conf \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends postgresql; \
+	else echo "postgresql is missing; as root: apt-get install postgresql"; fi
+
+test: lint postgresql
 	@$(BIN)/onecollector install
 	@$(BIN)/python -m pytest -m "not soak"
 
-soak: setup
+soak: setup postgresql
 	@$(BIN)/onecollector install
 	@$(BIN)/python -m pytest -m soak
 

@@ -161,7 +161,10 @@ class DagsterSettings(_Section):
 
 
 class RegistrySettings(_Section):
-    url: str | None = Field(default=None, description="SQLAlchemy URL; empty: sqlite under the state folder.")
+    url: str | None = Field(
+        default=None,
+        description="SQLAlchemy URL (`postgresql://user:password@host/name`); empty: sqlite under the state folder.",
+    )
     history_days: float = Field(default=30, gt=0, description="Days that history is kept.")
 
 

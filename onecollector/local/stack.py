@@ -7,6 +7,7 @@ waits until each part says it is healthy. Running it twice changes nothing.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import subprocess
 import sys
@@ -202,7 +203,10 @@ def _first_config(settings: Settings, runtime: Runtime) -> None:
 def _make_dagster_storage(settings: Settings) -> None:
     """Create Dagster's tables before its processes start: two that create them at once break them for good."""
     home = settings.layout.dagster_home
-    if (home / ".made").exists():
+    # Which storage was made: another database has no tables yet. The URL holds a password, so its hash is kept.
+    url = settings.dagster.postgres_url
+    storage, made = hashlib.sha256(url.encode()).hexdigest() if url else "", home / ".made"
+    if made.exists() and made.read_text(encoding="utf-8").strip() == storage:
         return
     code = "from dagster import DagsterInstance\nwith DagsterInstance.get() as i: i.get_runs_count(); i.all_instigator_state()"
     done = subprocess.run(
@@ -214,7 +218,7 @@ def _make_dagster_storage(settings: Settings) -> None:
     )
     if done.returncode != 0:
         raise UpFailed(f"Dagster's storage in {home} cannot be made: {done.stderr.strip()[-500:]}")
-    (home / ".made").touch()
+    made.write_text(storage, encoding="utf-8")
 
 
 def up(settings: Settings, progress: Progress = _silent) -> UpResult:

@@ -16,31 +16,27 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select, update
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DatabaseError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from onecollector_resources.registry import schema
+from onecollector_resources.registry.faults import (
+    RegistryNotMigrated,
+    RegistryTooNew,
+    RegistryUnavailable,
+    explained,
+)
 
 BUSY_MS = 10_000
 """How long a writer waits for another process' transaction; ours last milliseconds."""
 
 POLL_S = 0.05
-"""Seconds between looks of a long poll: one cheap read each."""
+"""Seconds between looks of a long poll: one cheap read each, on sqlite as on a server."""
 
+CONNECT_S = 10
+"""How long a database server may take to answer; without it an agent would wait for a lost one for minutes."""
 
-class RegistryError(RuntimeError):
-    """Something about the registry that its user can mend; the message says what."""
-
-
-class RegistryUnavailable(RegistryError):
-    """Missing, locked, read-only, full or not reachable. Nothing was changed."""
-
-
-class RegistryTooNew(RegistryError):
-    """Written by a newer OneCollector. Nothing was changed."""
-
-
-class RegistryNotMigrated(RegistryError):
-    """There, but its tables are missing or older than this code."""
+MIGRATING = 0x6F6E6563
+"""Key of the advisory lock: two that create the same tables at once would break each other."""
 
 
 def normal_url(url: str) -> str:
@@ -61,20 +57,40 @@ def _sqlite_pragmas(connection: Any, _: Any) -> None:
     connection.isolation_level = None
 
 
+def _postgres_limits(connection: Any, _: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"set lock_timeout = {BUSY_MS}")
+    # Else the pool's rollback, when the connection comes back, would take it back.
+    connection.commit()
+
+
 class Database:
     """Connections to one registry. Opening is lazy: a wrong URL shows at the first use."""
 
     def __init__(self, url: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.url = normal_url(url)
         self.clock = clock
-        self.is_sqlite = self.url.startswith("sqlite")
-        parsed = make_url(self.url)
-        self.where = parsed.render_as_string(hide_password=True)
-        self.path = Path(parsed.database) if self.is_sqlite and parsed.database not in (None, "", ":memory:") else None
-        self.engine: Engine = create_engine(self.url, pool_pre_ping=not self.is_sqlite)
         self._checked = False
+        self._file: tuple[int, int] | None = None
+        try:
+            parsed = make_url(self.url)
+            self.where = parsed.render_as_string(hide_password=True)
+            self.is_sqlite = parsed.get_backend_name() == "sqlite"
+            self.is_postgres = parsed.get_backend_name() == "postgresql"
+            limits = (
+                {"connect_timeout": CONNECT_S} if self.is_postgres and "connect_timeout" not in parsed.query else {}
+            )
+            self.engine: Engine = create_engine(self.url, pool_pre_ping=not self.is_sqlite, connect_args=limits)
+        except (SQLAlchemyError, ImportError) as error:
+            raise RegistryUnavailable(
+                f"registry.url cannot be used: {error}; expected a SQLAlchemy URL such as "
+                "postgresql://user:password@host/name, and its driver installed (pip install 'onecollector[postgres]')"
+            ) from error
+        self.path = Path(parsed.database) if self.is_sqlite and parsed.database not in (None, "", ":memory:") else None
         if self.is_sqlite:
             event.listen(self.engine, "connect", _sqlite_pragmas)
+        elif self.is_postgres:
+            event.listen(self.engine, "connect", _postgres_limits)
 
     def migrate(self) -> None:
         """Create or upgrade the tables. Raises RegistryTooNew, RegistryUnavailable."""
@@ -87,6 +103,8 @@ class Database:
                 self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             except OSError as error:
                 raise RegistryUnavailable(f"registry {self.where}: its folder cannot be made: {error}") from error
+            if self._file_now(self.path) != self._file:
+                self.engine.dispose()
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.set_main_option("path_separator", "os")
@@ -95,25 +113,53 @@ class Database:
             if self.is_sqlite:
                 connection.exec_driver_sql("pragma journal_mode=wal")
                 connection.exec_driver_sql("begin immediate")
+            elif self.is_postgres:
+                connection.execute(select(func.pg_advisory_xact_lock(MIGRATING)))
             config.attributes["connection"] = connection
             try:
                 command.upgrade(config, "head")
             except CommandError as error:
                 raise RegistryTooNew(f"registry {self.where}: {error}; use the OneCollector that wrote it") from error
             connection.commit()
+        if self.path is not None:
+            self._file = self._file_now(self.path)
         self._checked = True
 
     def check(self) -> None:
         """Raise RegistryUnavailable, RegistryNotMigrated or RegistryTooNew where it cannot be used."""
-        if self.path is not None and not self.path.exists():
-            raise RegistryUnavailable(
-                f"registry {self.path} is not there; expected a file made by `onecollector up`: run it"
-            )
+        if self.path is not None:
+            self._file = self._file_now(self.path)
+            if self._file is None:
+                raise RegistryUnavailable(
+                    f"registry {self.path} is not there; expected a file made by `onecollector up`: run it"
+                )
         with self._translated(), self.engine.connect() as connection:
             if not inspect(connection).has_table("meta"):
                 raise RegistryNotMigrated(f"registry {self.where} has no tables of ours; run: onecollector up")
             self._refuse_newer(connection)
         self._checked = True
+
+    @staticmethod
+    def _file_now(path: Path) -> tuple[int, int] | None:
+        """Which file lies there; None: none."""
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise RegistryUnavailable(
+                f"registry {path} cannot be looked at: {error.strerror}; run as its owner, or give this user the right "
+                "to read its folder"
+            ) from error
+        return (found.st_dev, found.st_ino)
+
+    def _ready(self) -> None:
+        # A file that was removed or replaced lives on for those who hold it open: they would write where nobody reads.
+        if self.path is not None and self._checked and self._file_now(self.path) != self._file:
+            self.engine.dispose()
+            self._checked = False
+        if not self._checked:
+            self.check()
 
     def _refuse_newer(self, connection: Connection) -> None:
         if not inspect(connection).has_table("meta"):
@@ -130,38 +176,21 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except DatabaseError as error:
-            text = str(error.orig or error)
-            fix = {
-                "no such table": "run: onecollector up",
-                "does not exist": "run: onecollector up",
-                "locked": "another process holds it for long: see who with `fuser`",
-                "readonly": "give this user the right to write it",
-                "not a database": "move it away; the agents' full sets build a new one",
-                "malformed": "move it away; the agents' full sets build a new one",
-                "full": "make room on its disk",
-                "unable to open": "make its folder, and give this user the right to write there",
-            }
-            advice = next((value for key, value in fix.items() if key in text), "look at the database server")
-            kind = RegistryNotMigrated if "no such table" in text or "does not exist" in text else RegistryUnavailable
-            self._checked = False
-            raise kind(f"registry {self.where} cannot be used: {text.strip()}; {advice}") from error
         except SQLAlchemyError as error:
-            raise RegistryUnavailable(f"registry {self.where} cannot be used: {error}") from error
+            self._checked = False
+            raise explained(error, self.where) from error
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection for reads. Raises RegistryError."""
-        if not self._checked:
-            self.check()
+        self._ready()
         with self._translated(), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that holds the write lock from its start. Raises RegistryError; then nothing was written."""
-        if not self._checked:
-            self.check()
+        self._ready()
         with self._translated(), self.engine.connect() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("begin immediate")

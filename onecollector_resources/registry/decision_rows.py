@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -327,4 +328,6 @@ class DecisionRows(Database):
 
 def gap_key(gap: Gap) -> str:
     """The key under which a gap is kept: its own, else what makes it this gap."""
-    return gap.key or f"{gap.host}/{gap.source_id}/{gap.cause}/{int(gap.started.timestamp() * 1000)}"
+    key = gap.key or f"{gap.host}/{gap.source_id}/{gap.cause}/{int(gap.started.timestamp() * 1000)}"
+    # sqlite keeps what is longer than its column, PostgreSQL refuses it; a folder's name in a key can be that long.
+    return key if len(key) <= schema.GAP_KEY else hashlib.sha256(key.encode()).hexdigest()

@@ -29,6 +29,9 @@ from onecollector_resources.records import CollectMode, ConfigVerdict, Flow, Gap
 VERSION = 1
 """Schema version that this code reads and writes."""
 
+GAP_KEY = 200
+"""Most characters of a gap's key."""
+
 metadata = MetaData()
 
 
@@ -163,7 +166,7 @@ rollouts = Table(
 gaps = Table(
     "gaps",
     metadata,
-    Column("key", String(200), primary_key=True),
+    Column("key", String(GAP_KEY), primary_key=True),
     Column("host", String(255), nullable=False),
     Column("source_id", String(64), nullable=False),
     Column("service", String(128), nullable=False),
@@ -192,5 +195,5 @@ audit = Table(
 )
 
 marks = Table(
-    "marks", metadata, Column("name", String(64), primary_key=True), Column("revision", BigInteger, nullable=False)
+    "marks", metadata, Column("name", String(255), primary_key=True), Column("revision", BigInteger, nullable=False)
 )

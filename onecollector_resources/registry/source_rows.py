@@ -28,6 +28,9 @@ COLUMNS = tuple(field.name for field in fields(LogSource))
 OBSERVED = tuple(c for c in COLUMNS if c not in ("first_seen", "last_seen", "flow", "flow_reason", "revision"))
 """What an agent decides; flow belongs to HealthMonitor and the times to the registry."""
 
+FOUND_TEXTS = ("name", "service_raw", "path", "image", "reason")
+"""Texts as somebody else wrote them."""
+
 WRITTEN = tuple(c for c in COLUMNS if c != "revision")
 """What a change brings with it; the revision is the registry's."""
 
@@ -50,6 +53,22 @@ class Change:
     kind: str
     before: LogSource | None
     after: LogSource
+
+
+def storable(source: LogSource) -> LogSource:
+    """A source as every database can keep it.
+
+    PostgreSQL takes no NUL in a text and no database takes bytes that are not UTF-8: one label with such a character
+    would keep a whole host out of the registry.
+    """
+    clean = {column: _clean(getattr(source, column)) for column in FOUND_TEXTS}
+    return source if all(getattr(source, c) is text for c, text in clean.items()) else replace(source, **clean)
+
+
+def _clean(text: str) -> str:
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 def difference(
@@ -147,6 +166,7 @@ class SourceRows(Database):
         wrong = next((source for source in reported if source.host != host), None)
         if wrong is not None:
             raise ValueError(f"expected sources of host {host!r}, found one of {wrong.host!r}: {wrong.source_id}")
+        reported = [storable(source) for source in reported]
         known = self._known(host, None if full else [source.source_id for source in reported])
         now = self.clock()
         changes = difference(known, reported, full=full, now=now)
@@ -203,7 +223,7 @@ class SourceRows(Database):
         before = self.get_source(key)
         if before is None:
             raise KeyError(f"no source {key[1]} on host {key[0]}")
-        after = replace(before, **changes)
+        after = storable(replace(before, **changes))
         if after == before:
             return self.revision()
         return self._apply([Change("changed", before, after)], actor)

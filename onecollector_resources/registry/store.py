@@ -6,13 +6,13 @@ agents write what they observe, Dagster reads it and writes decisions, the comma
 
 from __future__ import annotations
 
-from onecollector_resources.registry.database import (
+from onecollector_resources.registry.decision_rows import DecisionRows, Rollout, StoredConfig
+from onecollector_resources.registry.faults import (
     RegistryError,
     RegistryNotMigrated,
     RegistryTooNew,
     RegistryUnavailable,
 )
-from onecollector_resources.registry.decision_rows import DecisionRows, Rollout, StoredConfig
 from onecollector_resources.registry.source_rows import Key, SourceRows, SyncResult
 
 CONCERNS = frozenset({"appeared", "changed", "ended", "gone", "removed", "policy"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -15,6 +16,7 @@ from onecollector.parts.pins import pins, system_pins
 from onecollector_resources.loki.config import render_loki_config, render_overrides
 from onecollector_resources.loki.lifecycle import LokiLifecycle
 from onecollector_resources.settings import Settings
+from tests.real.postgres import Cluster, cluster, programs
 
 Finder = Callable[[str], Path]
 
@@ -27,13 +29,28 @@ def part() -> Finder:
         pin = system_pins().get(name)
         found = system_command(pin) if pin is not None else locate(name) if name in pins() else None
         if found is None:
-            message = f"{name} is missing; run: onecollector install {name}"
-            if os.environ.get("CI") == "true":
-                pytest.fail(message)
-            pytest.skip(message)
+            missing(name, f"onecollector install {name}")
         return Path(found)
 
     return find
+
+
+def missing(name: str, command: str) -> NoReturn:
+    """End a test whose part is not there: failed under CI, skipped by name elsewhere."""
+    message = f"{name} is missing; run: {command}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL of the tests' own."""
+    found = programs()
+    if found is None:
+        missing("postgresql", "make postgresql")
+    with cluster(found) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -1,22 +1,25 @@
-"""The registry: what was written is there, what changed is an event, and a bad file is a clear error."""
+"""What a registry promises, on any database: what was written is there, and what changed is an event.
+
+tests/real/test_registry_postgres.py holds PostgreSQL to every test of this module: it brings its own ``registry_url``.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
-import os
-import sqlite3
-import subprocess
-import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from sqlalchemy import select, update
 
 from onecollector_resources.records import CollectorConfig, Gap, LogSource, Phase
-from onecollector_resources.registry.source_rows import difference
+from onecollector_resources.registry import database, schema
 from onecollector_resources.registry.store import (
     CONCERNS,
     LogSourceRegistry,
@@ -47,10 +50,17 @@ def source(number: int, host: str = "h", service: str = "web", phase: Phase = "c
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> LogSourceRegistry:
-    one = LogSourceRegistry(f"sqlite:///{tmp_path / 'r.db'}")
+def registry_url(tmp_path: Path) -> str:
+    """An empty database."""
+    return f"sqlite:///{tmp_path / 'r.db'}"
+
+
+@pytest.fixture
+def registry(registry_url: str) -> Iterator[LogSourceRegistry]:
+    one = LogSourceRegistry(registry_url)
     one.migrate()
-    return one
+    yield one
+    one.close()
 
 
 def test_what_is_registered_can_be_looked_up_changed_and_deleted(registry: LogSourceRegistry) -> None:
@@ -64,16 +74,6 @@ def test_what_is_registered_can_be_looked_up_changed_and_deleted(registry: LogSo
     assert registry.delete_source(key, actor="t")
     assert not registry.delete_source(key, actor="t")
     assert [e.kind for e in registry.events_after(0)] == ["appeared", "changed", "removed"]
-
-
-def test_the_first_designs_names_are_the_same_methods() -> None:
-    pairs = [
-        ("register_log_target", "register_source"),
-        ("update_source_metadata", "update_source"),
-        ("remove_source", "delete_source"),
-        ("list_all_sources", "list_sources"),
-    ]
-    assert all(getattr(LogSourceRegistry, a) is getattr(LogSourceRegistry, b) for a, b in pairs)
 
 
 def test_a_report_that_says_nothing_new_changes_nothing(registry: LogSourceRegistry) -> None:
@@ -90,19 +90,6 @@ def test_what_a_full_report_leaves_out_is_gone_and_a_partial_one_takes_nothing(r
     assert registry.sync_host("h", [source(1)], actor="t", full=False).gone == ()
     assert registry.sync_host("h", [source(1)], actor="t").gone == (source(2).key,)
     assert registry.sync_host("h", [source(1)], actor="t").gone == ()
-
-
-def test_a_lost_registry_is_rebuilt_from_a_full_report(registry: LogSourceRegistry, tmp_path: Path) -> None:
-    sources = [source(n) for n in range(3)]
-    registry.sync_host("h", sources, actor="t")
-    registry.close()
-    for path in tmp_path.glob("r.db*"):
-        path.unlink()
-    with pytest.raises(RegistryUnavailable):
-        LogSourceRegistry(registry.url).revision()
-    fresh = LogSourceRegistry(registry.url)
-    fresh.migrate()
-    assert len(fresh.sync_host("h", sources, actor="t").appeared) == 3
 
 
 def test_a_long_poll_waits_for_concerns_only(registry: LogSourceRegistry) -> None:
@@ -160,39 +147,6 @@ def test_history_is_pruned_by_age(registry: LogSourceRegistry) -> None:
     assert registry.lookup_sources() == []
 
 
-def test_a_newer_file_is_refused_and_left_as_it_is(registry: LogSourceRegistry, tmp_path: Path) -> None:
-    registry.close()
-    with sqlite3.connect(tmp_path / "r.db") as db:
-        db.execute("update meta set value = 99 where name = 'schema_version'")
-    for call in ("migrate", "check"):
-        with pytest.raises(RegistryTooNew, match="expected schema 1 or older, found 99"):
-            getattr(LogSourceRegistry(registry.url), call)()
-
-
-def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "r.db"
-    path.write_bytes(b"not a database at all" * 100)
-    with pytest.raises(RegistryUnavailable, match="move it away"):
-        LogSourceRegistry(f"sqlite:///{path}").migrate()
-    assert path.read_bytes() == b"not a database at all" * 100
-
-
-def test_an_empty_file_says_that_it_has_to_be_migrated(tmp_path: Path) -> None:
-    path = tmp_path / "r.db"
-    sqlite3.connect(path).close()
-    path.touch()
-    with pytest.raises(RegistryNotMigrated, match="onecollector up"):
-        LogSourceRegistry(f"sqlite:///{path}").revision()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
-def test_a_read_only_file_is_a_clear_error(registry: LogSourceRegistry, tmp_path: Path) -> None:
-    registry.close()
-    (tmp_path / "r.db").chmod(0o400)
-    with pytest.raises(RegistryUnavailable, match="right to write"):
-        LogSourceRegistry(registry.url).register_source(source(1), actor="t")
-
-
 def _write_many(url: str, host: str) -> None:
     registry = LogSourceRegistry(url)
     for number in range(25):
@@ -212,24 +166,142 @@ def test_several_processes_write_at_once_and_no_revision_is_lost(registry: LogSo
     assert registry.revision() == 75
 
 
-phases = st.sampled_from(["waiting", "collecting", "finished", "uncollectable"])
-states = st.dictionaries(st.integers(0, 8), phases, max_size=8)
+def _migrate(url: str) -> None:
+    LogSourceRegistry(url).migrate()
 
 
-@given(st.lists(states, min_size=1, max_size=6))
-def test_the_difference_leads_from_what_was_known_to_what_is_reported(reports: list[dict[int, Phase]]) -> None:
-    known: dict[tuple[str, str], LogSource] = {}
-    for report in reports:
-        sources = [source(number, phase=phase) for number, phase in report.items()]
-        for change in difference(known, sources, full=True, now=NOW):
-            assert change.before == known.get(change.after.key)
-            known[change.after.key] = change.after
-        assert {k: s.phase for k, s in known.items() if s.phase != "gone"} == {s.key: s.phase for s in sources}
-        assert difference(known, [replace(s) for s in sources], full=True, now=NOW) == []
+def test_processes_that_migrate_at_once_make_one_registry(registry_url: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_migrate, args=(registry_url,)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    registry = LogSourceRegistry(registry_url)
+    registry.register_source(source(1), actor="t")
+    registry.migrate()
+    assert registry.revision() == 1
+    registry.close()
 
 
-def test_the_registry_imports_neither_alembic_nor_dagster() -> None:
-    code = "import sys, onecollector_resources.registry.store; print([m for m in ('alembic', 'dagster', 'pandas') if m in sys.modules])"
-    assert (
-        subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True).stdout.strip() == "[]"
+def test_a_long_poll_wakes_when_another_writes_and_holds_nobody_up(
+    registry: LogSourceRegistry, registry_url: str
+) -> None:
+    other = LogSourceRegistry(registry_url)
+    before = registry.revision(CONCERNS)
+    with ThreadPoolExecutor(1) as pool:
+        looked = threading.Event()
+
+        def sleep(seconds: float) -> None:
+            looked.set()
+            time.sleep(seconds)
+
+        woken = pool.submit(registry.wait_for_revision, before, 30, CONCERNS, sleep)
+        assert looked.wait(10)
+        began = time.monotonic()
+        written = other.register_source(source(1), actor="t")
+        assert woken.result(10) == written
+        assert time.monotonic() - began < 5
+    other.close()
+
+
+def test_a_change_without_its_audit_row_does_not_happen(
+    registry: LogSourceRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.register_source(source(1), actor="alice")
+    before, rows = registry.revision(), registry.audit_rows()
+    assert [(row["actor"], row["what"], row["subject"]) for row in rows] == [
+        ("alice", "source.appeared", f"h/{source(1).source_id}")
+    ]
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no audit row")
+
+    monkeypatch.setattr(registry, "record_audit", fails)
+    for change in (
+        lambda: registry.delete_source(source(1).key, actor="t"),
+        lambda: registry.set_flow({source(1).key: ("flowing", "")}, actor="t"),
+        lambda: registry.record_event("policy", {}, actor="t"),
+    ):
+        with pytest.raises(RuntimeError, match="no audit row"):
+            change()
+    found = registry.get_source(source(1).key)
+    assert found is not None
+    assert found.flow == "unknown"
+    assert (registry.revision(), registry.audit_rows()) == (before, rows)
+    assert [event.kind for event in registry.events_after(0)] == ["appeared"]
+
+
+def test_a_held_lock_is_a_clear_error_and_the_next_try_comes_through(
+    registry: LogSourceRegistry, registry_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_MS", 200)
+    waiting, other = LogSourceRegistry(registry_url), registry
+    with other.writing():
+        with pytest.raises(RegistryUnavailable, match="holds it for long"):
+            waiting.register_source(source(1), actor="t")
+        assert waiting.lookup_sources() == []
+    assert waiting.register_source(source(1), actor="t") == 1
+    waiting.close()
+
+
+def test_a_writer_that_waits_for_another_comes_through(registry: LogSourceRegistry, registry_url: str) -> None:
+    waiting = LogSourceRegistry(registry_url)
+    with ThreadPoolExecutor(1) as pool:
+        with registry.writing() as connection:
+            begun = pool.submit(waiting.register_source, source(1), actor="t")
+            assert registry.next_revision(connection) == 1
+            with pytest.raises(TimeoutError):
+                begun.result(0.3)
+        assert begun.result(10) == 2
+    waiting.close()
+
+
+def test_a_newer_schema_is_refused_and_left_as_it_is(registry: LogSourceRegistry, registry_url: str) -> None:
+    registry.register_source(source(1), actor="t")
+    with registry.engine.begin() as connection:
+        connection.execute(update(schema.meta).where(schema.meta.c.name == "schema_version").values(value=99))
+    for call in ("migrate", "check", "revision", "lookup_sources"):
+        fresh = LogSourceRegistry(registry_url)
+        with pytest.raises(RegistryTooNew, match=r"expected schema 1 or older, found 99.*use the newer"):
+            getattr(fresh, call)()
+        fresh.close()
+    with registry.engine.connect() as connection:
+        assert connection.scalar(select(schema.meta.c.value).where(schema.meta.c.name == "schema_version")) == 99
+        assert len(connection.execute(select(schema.sources)).all()) == 1
+
+
+def test_without_tables_it_says_that_it_has_to_be_migrated(registry_url: str) -> None:
+    registry = LogSourceRegistry(registry_url)
+    with registry.engine.connect():
+        pass
+    with pytest.raises(RegistryNotMigrated, match="onecollector up"):
+        registry.revision()
+    registry.close()
+
+
+def test_texts_as_others_write_them_keep_no_host_out(registry: LogSourceRegistry) -> None:
+    odd = replace(
+        source(1),
+        name="n\0" + "long" * 5_000,
+        service_raw="not utf-8 \udc80",
+        path="/\U0001f433/'\"; drop table sources",
+        image="i" * 5_000,
+        labels={"a\0\udc80": "b\0", "ключ": "値"},
     )
+    first = registry.sync_host("h", [odd, source(2)], actor="t")
+    assert len(first.appeared) == 2
+    # What was put right on its way in is no news the next time.
+    assert registry.sync_host("h", [odd, source(2)], actor="t").revision == first.revision
+    found = registry.get_source(odd.key)
+    assert found is not None
+    assert (found.path, found.labels, found.service_raw) == (odd.path, odd.labels, "not utf-8 ?")
+
+
+def test_the_longest_names_fit(registry: LogSourceRegistry) -> None:
+    long = Gap("h" * 255, "f" * 64, "s" * 128, "t" * 100, "disk_full", NOW, NOW, None, None, "d", "/folder" * 100)
+    assert registry.record_gaps([long], actor="t") == 1
+    assert registry.record_gaps([long], actor="t") == 0
+    registry.set_mark("drained/" + "t" * 100, 1)
+    assert registry.get_mark("drained/" + "t" * 100) == 1
