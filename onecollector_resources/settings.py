@@ -111,6 +111,9 @@ class AgentSettings(_Section):
 
 class CollectorSettings(_Section):
     memory_limit_mib: int = Field(default=400, ge=100, description="Memory limit of the collector, in MiB.")
+    min_free_mib: int = Field(
+        default=64, ge=0, description="The collector waits while its disk has less room than this, in MiB."
+    )
     queue_total_mib: int = Field(default=4096, ge=64, description="Host-wide limit over all tenants' queues, in MiB.")
     poll_interval_ms: int | None = Field(
         default=None, description="Poll interval of log files; empty: by number of live links."
@@ -123,8 +126,8 @@ class CollectorSettings(_Section):
 
 class S3Settings(_Section):
     endpoint: str = Field(description="host:port or URL.")
-    bucket: str = Field(default="loki-chunks", description="Bucket for chunks.")
-    rules_bucket: str = Field(default="loki-rules", description="Bucket for rules.")
+    bucket: str = Field(default="loki-chunks", description="Bucket for chunks; it must exist.")
+    rules_bucket: str = Field(default="loki-rules", description="Bucket for rules; it must exist.")
     region: str = Field(default="us-east-1", description="Region.")
     access_key_env: str = Field(default="OC_S3_KEY", description="Variable that holds the access key.")
     secret_key_env: str = Field(default="OC_S3_SECRET", description="Variable that holds the secret key.")

@@ -22,6 +22,7 @@ import httpx
 import structlog
 
 from onecollector.agent.commit_confirm import ConfigState, confirmed, from_json, overdue, pushed, taken_back
+from onecollector.agent.disk_watch import free_bytes
 from onecollector.agent.journal import AgentJournal
 from onecollector_resources.collector.in_force import live_pipelines
 from onecollector_resources.collector.metrics import queued_bytes
@@ -65,6 +66,7 @@ class CollectorControl:
     metrics_url: str
     journal: AgentJournal
     log_path: Path
+    min_free_bytes: int = 0
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.time
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -115,7 +117,24 @@ class CollectorControl:
         """What the active config collects."""
         return live_pipelines(self.effective())
 
+    def lacks_room(self) -> str:
+        """Why the collector waits for room on its disk; empty where it has enough."""
+        free = free_bytes(self.layout.collector)
+        if free is None or free >= self.min_free_bytes:
+            return ""
+        return (
+            f"no space left: {free >> 20} MiB free in {self.layout.collector}, {self.min_free_bytes >> 20} are needed"
+        )
+
     # -- actions
+
+    def pause_where_full(self) -> None:
+        """Kill a collector whose disk has no room: its start waits for some, and what is not read yet stays where it is."""
+        reason = self.lacks_room()
+        pid = self.pid() if reason else None
+        if pid is not None:
+            log.warning("collector.paused", reason=reason)
+            os.kill(pid, signal.SIGKILL)
 
     def recover(self) -> None:
         """After a start of the agent: finish what a kill interrupted."""
@@ -159,6 +178,8 @@ class CollectorControl:
         remembered = self.journal.rejected().get(config_hash)
         if remembered is not None:
             raise PushRefused("rejected", [f"rejected before: {remembered}"])
+        if reason := self.lacks_room():
+            raise PushRefused("undecided", [reason])
         began = self.clock()
         try:
             findings = [f for f in check_rules(text) if f.level == "error"] or list(
@@ -210,7 +231,7 @@ class CollectorControl:
             else:
                 steady = 0.0
             self.sleep(0.05)
-        raise StartFailed(f"the collector does not start: {_why(self.log_path, offset)}")
+        raise StartFailed(f"the collector does not start: {self.lacks_room() or _why(self.log_path, offset)}")
 
     def reload(self) -> int:
         """Restart with the config that is in place. Raises StartFailed, PushRefused while a push is under way."""

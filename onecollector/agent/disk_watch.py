@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from onecollector_resources.records import Gap
@@ -58,11 +57,6 @@ class DiskWatch:
                 self._since.setdefault(folder, now)
             elif folder in self._since:
                 self.report(self._gap(folder, meaning, self._since.pop(folder), now))
-
-    def watch(self, stop: threading.Event, every_s: float = 1.0) -> None:
-        """Look until ``stop``; the body of a thread."""
-        while not stop.wait(every_s):
-            self.look(datetime.now(UTC))
 
     def full(self) -> dict[Path, datetime]:
         """What is full now, and since when."""

@@ -40,6 +40,8 @@ QUIET_S = 0.05
 
 PUMP_S = 0.1
 GARBAGE_S = 5.0
+DISK_S = 0.25
+"""A disk that fills at 200 MB/s takes this long for the room that the collector is left."""
 
 
 class HostAgent:
@@ -59,6 +61,7 @@ class HostAgent:
             metrics_url=runtime.collector_metrics_url,
             journal=self.journal,
             log_path=self.layout.logs / "collector.log",
+            min_free_bytes=settings.collector.min_free_mib << 20,
         )
         self.registry = LogSourceRegistry(settings.registry_url)
         self.reports = HostReports(self.registry, self.journal)
@@ -134,7 +137,13 @@ class HostAgent:
         return one_of_each_disk(folders)
 
     def _watch_disks(self) -> None:
-        self.disks.watch(self._stop)
+        while not self._stop.wait(DISK_S):
+            try:
+                self.collector.pause_where_full()
+                self.disks.look(datetime.now(UTC))
+            except Exception:
+                # The outermost edge of this thread.
+                log.exception("disks.failed")
 
     # -- callbacks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -55,10 +56,13 @@ def loki_health(runtime: Runtime) -> Answer:
     return Answer(answer.status_code == 200, "" if answer.status_code == 200 else answer.text.strip()[:100])
 
 
-def collector_health(runtime: Runtime) -> Answer:
-    """``health_check`` of the collector."""
+def collector_health(settings: Settings, runtime: Runtime) -> Answer:
+    """``health_check`` of the collector, which waits while its disk has no room."""
     answer = _get(runtime.collector_health_url)
     if answer is None:
+        free, needed = shutil.disk_usage(settings.layout.collector).free >> 20, settings.collector.min_free_mib
+        if free < needed * 5 // 4:
+            return Answer(False, f"waits for room: {free} MiB free, {needed * 5 // 4} are needed; nothing is lost")
         return Answer(False, "health_check does not answer")
     return Answer(
         answer.status_code == 200, "" if answer.status_code == 200 else f"health_check says {answer.status_code}"
@@ -125,7 +129,7 @@ def part_health(
         agent = agent_status(settings, runtime)
     asks: dict[str, Callable[[], Answer]] = {
         "loki": lambda: loki_health(runtime),
-        "collector": lambda: collector_health(runtime),
+        "collector": lambda: collector_health(settings, runtime),
         "linker": lambda: Answer(True, ""),
         "agent": lambda: Answer(agent is not None, "" if agent is not None else "its API does not answer"),
         "control": lambda: code_server_health(runtime),

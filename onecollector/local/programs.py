@@ -44,7 +44,10 @@ DAGSTER_YAML = {
 
 
 def collector_run_script(settings: Settings, runtime: Runtime) -> str:
-    """A shell script that writes its pid and becomes the collector."""
+    """A shell script that waits for room on its disk, writes its pid and becomes the collector.
+
+    A collector that cannot write to its queue drops what it was about to write; one that is not there drops nothing.
+    """
     layout = settings.layout
     environment = collector_environment(
         layout, runtime, host=settings.agent.host_name, environment=settings.environment
@@ -57,10 +60,18 @@ def collector_run_script(settings: Settings, runtime: Runtime) -> str:
     return (
         "#!/bin/sh\n# Written by `onecollector up`. The collector is only ever killed, never asked to stop.\n"
         f"{exports}\n"
+        f"{wait_for_room(layout.collector, settings.collector.min_free_mib)}"
         f"echo $$ > {shlex.quote(str(layout.collector_pid))}\n"
         f"exec {shlex.quote(runtime.collector_binary)} --config {shlex.quote(str(layout.active_config))} "
         f"--feature-gates={GATES}\n"
     )
+
+
+def wait_for_room(folder: Path, min_free_mib: int) -> str:
+    """Shell lines that end once the folder's disk has ``min_free_mib`` and a quarter free."""
+    # A quarter more than what ends it, so that it does not start and end with every block.
+    free = f'$(df -Pk {shlex.quote(str(folder))} | sed -n "2s/^[^ ]* *[0-9]* *[0-9]* *\\([0-9]*\\).*/\\1/p")'
+    return f'while [ "{free}" -lt {min_free_mib * 1280} ]; do sleep 0.5; done\n' if min_free_mib else ""
 
 
 def dagster_yaml(settings: Settings) -> str:

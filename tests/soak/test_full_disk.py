@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import docker.errors
 import pytest
 
 from bench.stack import Stack, private_stack, unique, wait_until
@@ -34,19 +35,21 @@ def small_disk(size: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def filled(disk: Path, for_s: float) -> Iterator[None]:
-    """Not a byte is free from now on; after the body and ``for_s`` seconds there is room again."""
+def filled(disk: Path, for_s: float, mib_per_s: float = 50) -> Iterator[None]:
+    """The disk fills; not a byte is free from then on, until the body and ``for_s`` seconds are over."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as out, contextlib.suppress(OSError):
         while True:
-            out.write(b"\0" * (1 << 16))
+            out.write(b"\0" * (1 << 19))
+            time.sleep(0.5 / mib_per_s)  # the speed at which it fills
     end = time.monotonic() + for_s
     try:
         yield
         while time.monotonic() < end:
             # Whoever frees a byte of his own loses it again: the disk stays full.
             with filler.open("ab", buffering=0) as out, contextlib.suppress(OSError):
-                out.write(b"\0" * 512)
+                while True:
+                    out.write(b"\0" * 512)
             time.sleep(0.2)
     finally:
         filler.unlink()
@@ -57,7 +60,7 @@ def gaps(stack: Stack) -> list[dict]:
 
 
 def test_full_under_queue_and_registry_loses_nothing_and_is_a_row() -> None:
-    with small_disk("160m") as disk:
+    with small_disk("300m") as disk:
 
         def on_the_small_disk(layout: StateLayout) -> None:
             for folder in (layout.collector, layout.agent):
@@ -72,6 +75,8 @@ def test_full_under_queue_and_registry_loses_nothing_and_is_a_row() -> None:
             wait_until("lines flowing", lambda: stack.first_line(f'{{service_name="{service}"}}', 60), 30)
             with filled(disk, 20):
                 stack.run("seq 1 1000", service=meanwhile)
+                said = stack.cli("status", check=False).stdout
+                assert "waits for room" in said, said
             expect_exactly(stack, service, lines)
             expect_exactly(stack, meanwhile, 1000)
             wait_until("a gap row", lambda: gaps(stack), 30, 0.5)
@@ -93,12 +98,12 @@ def test_full_under_everything_is_survived_and_recorded(monkeypatch: pytest.Monk
             service = unique("full")
             stack.run(writer(40_000, 200, 200_000), service=service)
             wait_until("lines flowing", lambda: stack.first_line(f'{{service_name="{service}"}}', 60), 30)
-            with filled(disk, 15):
+            with filled(disk, 15, mib_per_s=10_000):
                 pass
             after = unique("after-full")
 
             def arrives() -> bool:
-                with contextlib.suppress(Exception):
+                with contextlib.suppress(docker.errors.APIError):
                     stack.run("echo hello", service=after)
                 return stack.first_line(f'{{service_name="{after}"}}', 120)
 

@@ -59,3 +59,23 @@ def test_a_disk_is_told_of_once_by_its_gravest_folder(tmp_path: Path) -> None:
         tmp_path / "containers": "dropped",
         Path("/proc"): "other",
     }
+
+
+def test_the_collectors_start_waits_for_room(tmp_path: Path) -> None:
+    """The script's loop ends where there is room and goes round where there is not."""
+    import subprocess
+
+    from onecollector.local.programs import wait_for_room
+
+    folder = tmp_path / "it's a folder"
+    folder.mkdir()
+
+    def runs_through(min_free_mib: int) -> bool:
+        script = wait_for_room(folder, min_free_mib).replace("sleep 0.5", "exit 7")
+        done = subprocess.run(["sh", "-c", f"{script}exit 0"], capture_output=True, text=True)
+        assert not done.stderr
+        return done.returncode == 0
+
+    assert runs_through(0)
+    assert runs_through(1)
+    assert not runs_through(1 << 30)
