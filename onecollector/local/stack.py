@@ -153,6 +153,18 @@ def _refuse_taken_ports(settings: Settings, runtime: Runtime) -> None:
                 raise UpFailed(taken_message(part, ports[part]))
 
 
+def _refuse_missing_secrets(settings: Settings) -> None:
+    """Loki would start without them, and an `up` from another shell would take them from the Loki that runs."""
+    if settings.loki.url is None and settings.loki.store == "s3" and settings.loki.s3 is not None:
+        names = (settings.loki.s3.access_key_env, settings.loki.s3.secret_key_env)
+        unset = [name for name in names if not os.environ.get(name)]
+        if unset:
+            raise UpFailed(
+                f"loki.s3 takes its keys from ${names[0]} and ${names[1]}; not set: {', '.join(unset)}. "
+                "Export them, or name other variables in loki.s3.access_key_env and secret_key_env"
+            )
+
+
 def _write_files(settings: Settings, runtime: Runtime) -> list[str]:
     """All generated files; answers the programs whose file changed."""
     layout, changed = settings.layout, []
@@ -228,6 +240,7 @@ def up(settings: Settings, progress: Progress = _silent) -> UpResult:
     """
     began = time.monotonic()
     layout = settings.layout
+    _refuse_missing_secrets(settings)
     layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = use_engine(settings, progress)
     runtime = plan_runtime(settings, engine)
@@ -286,10 +299,9 @@ def wait_healthy(
 
 
 def _why_not(part: PartHealth) -> str:
-    tail = ""
-    with contextlib.suppress(OSError):
-        tail = " | ".join(Path(part.log).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:])
-    return f"{part.part} is not healthy: {part.note}; its log {part.log} ends: {tail[-600:]}"
+    from onecollector_resources.loki.lifecycle import end_of_log
+
+    return f"{part.part} is not healthy: {part.note}; its log {part.log} ends: {end_of_log(Path(part.log))}"
 
 
 @dataclass(frozen=True, slots=True)

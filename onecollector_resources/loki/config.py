@@ -79,7 +79,12 @@ def loki_config(settings: Settings, *, data_dir: Path, http_port: int, grpc_port
                 }
             ]
         },
-        "frontend": {"encoding": "protobuf", "max_outstanding_per_tenant": 4096},
+        "frontend": {
+            "encoding": "protobuf",
+            "max_outstanding_per_tenant": 4096,
+            # Until it has found the scheduler Loki is not ready, and it looks every 10 s: the longest part of a start.
+            "scheduler_dns_lookup_period": "500ms",
+        },
         "frontend_worker": {
             "grpc_client_config": {"max_recv_msg_size": MESSAGE_BYTES, "max_send_msg_size": MESSAGE_BYTES}
         },
@@ -88,7 +93,13 @@ def loki_config(settings: Settings, *, data_dir: Path, http_port: int, grpc_port
         "ingester": {
             "chunk_encoding": "snappy",
             "lifecycler": {"min_ready_duration": "0s", "final_sleep": "0s"},
-            "wal": {"enabled": True, "dir": f"{data}/wal", "replay_memory_ceiling": "1GB"},
+            "wal": {
+                "enabled": True,
+                "dir": f"{data}/wal",
+                "replay_memory_ceiling": "1GB",
+                # A stop leaves everything in the store: with S3 the machine may go then.
+                "flush_on_shutdown": True,
+            },
         },
         "compactor": {
             "working_directory": f"{data}/compactor",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import time
@@ -33,6 +34,23 @@ def verify_config(binary: Path, config: Path, environment: Mapping[str, str] | N
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise LokiConfigError(f"{config}: Loki refuses it: {said[-1] if said else 'no reason given'}")
+
+
+STACK_FRAME = re.compile(r"\s.*|\S+\.\S+")
+"""A line of a Go or Python stack, which says nothing to people."""
+
+STACK_WITHIN = re.compile(r"\\n(?:\\t|\S+\.\S+\\n).*")
+"""Loki's logger writes the stack of an error into the error's own line."""
+
+
+def end_of_log(log: Path, lines: int = 3) -> str:
+    """The last lines of a log without stacks, as one line."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        return f"no log at {log}: {error.strerror}"
+    said = [line for line in text.splitlines() if line.strip() and not STACK_FRAME.fullmatch(line)]
+    return " | ".join(STACK_WITHIN.sub("", line)[:300] for line in said[-lines:])
 
 
 @dataclass
@@ -75,7 +93,7 @@ class LokiLifecycle:
                 code = self._process.poll()
                 self.kill()
                 raise LokiLifecycleError(
-                    f"Loki is not ready after {self.clock() - began:.0f} s (exit {code}): {self._log_tail()}"
+                    f"Loki is not ready after {self.clock() - began:.0f} s (exit {code}): {end_of_log(self.log)}"
                 )
             self.sleep(0.1)
         return self.clock() - began
@@ -88,11 +106,11 @@ class LokiLifecycle:
             return False
 
     def flush(self) -> None:
-        """Write all chunks to the store now. Raises httpx.HTTPError."""
+        """Tell Loki to write all chunks to its store; it answers before they are there. Raises httpx.HTTPError."""
         httpx.post(f"{self.url}/flush", timeout=120).raise_for_status()
 
     def stop(self, timeout_s: float = 60) -> None:
-        """SIGTERM: Loki flushes and ends. Raises LokiLifecycleError when it does not within ``timeout_s``."""
+        """SIGTERM: Loki writes all chunks to its store and ends. Raises LokiLifecycleError when it does not within ``timeout_s``."""
         if self._process is None:
             return
         self._process.terminate()
@@ -127,9 +145,3 @@ class LokiLifecycle:
             if path not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         return size
-
-    def _log_tail(self) -> str:
-        try:
-            return " | ".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:])[-600:]
-        except OSError:
-            return f"no log at {self.log}"

@@ -9,13 +9,12 @@ from typing import NoReturn
 
 import pytest
 
-from onecollector.local.ports import any_free_port
 from onecollector.parts.install import system_command
 from onecollector.parts.locate import locate
 from onecollector.parts.pins import pins, system_pins
-from onecollector_resources.loki.config import render_loki_config, render_overrides
 from onecollector_resources.loki.lifecycle import LokiLifecycle
 from onecollector_resources.settings import Settings
+from tests.real.lokis import new_loki
 from tests.real.postgres import Cluster, cluster, programs
 
 Finder = Callable[[str], Path]
@@ -66,15 +65,9 @@ def parts(part: Finder) -> None:
 def loki(part: Finder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LokiLifecycle]:
     """A Loki of the tests' own, with our config."""
     folder = tmp_path_factory.mktemp("loki")
-    data = folder / "data"
-    data.mkdir()
-    http_port, grpc_port = any_free_port(set()), any_free_port(set())
-    settings = Settings(state_dir=folder)
-    (folder / "config.yaml").write_text(
-        render_loki_config(settings, data_dir=data, http_port=http_port, grpc_port=grpc_port)
-    )
-    (data / "overrides.yaml").write_text(render_overrides(settings))
-    server = LokiLifecycle(part("loki"), folder / "config.yaml", data, http_port, folder / "loki.log")
-    server.start()
-    yield server
-    server.kill()
+    server = new_loki(part("loki"), folder, Settings(state_dir=folder))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
