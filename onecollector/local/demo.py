@@ -99,6 +99,7 @@ def _parts_line(settings: Settings) -> str:
     for result in install(wanted):
         state = {
             "there": "cached" if result.version else "there",
+            "fetched": f"fetched in {result.seconds:.0f}s",
             "built": f"built in {result.seconds:.0f}s",
             "installed": "installed",
         }

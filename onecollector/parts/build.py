@@ -1,38 +1,24 @@
 """Building parts from their Go modules, pinned by the go.sum files in ``stack/``.
 
-A build happens in a folder of its own and appears in the cache by one rename; a file lock keeps two installs from
-building the same part twice.
+What is built is what was tested: our go.mod and go.sum, read-only, and no toolchain but the one that was found.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from onecollector.parts.locate import cache_folder, cached
-from onecollector.parts.pins import STACK, GoPin, Pin, go_pin
+from onecollector.parts.cache import appear, cache_folder, locked, work_folder
+from onecollector.parts.pins import GoPin, Pin, go_pin
 
 
 class BuildFailed(RuntimeError):
     """A part could not be built; the message names the part, its log and the next step."""
-
-
-@contextmanager
-def locked(name: str) -> Iterator[None]:
-    """One process at a time builds a part."""
-    folder = cache_folder() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def newer(found: str, least: str) -> bool:
@@ -108,55 +94,36 @@ def run(command: Sequence[str], log: Path, environment: dict[str, str], cwd: Pat
 
 
 def build(pin: Pin, go: str, log: Path) -> Path:
-    """Build a part into the cache; answers its path. Raises BuildFailed."""
-    target = cached(pin)
-    with locked(pin.name):
-        if target.is_file():
-            return target
-        target.parent.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix="build-", dir=target.parent.parent))
-        environment = {
-            "CGO_ENABLED": "0",
-            "GOTOOLCHAIN": "local",
-            "GOFLAGS": "-modcacherw -buildvcs=false",
-            "PATH": f"{Path(go).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        }
-        try:
-            made = work / "out" / pin.binary
-            made.parent.mkdir()
-            flags = ["-trimpath", "-ldflags=-s -w"]
-            if pin.install:
-                env = {**environment, "GOBIN": str(made.parent), "GOFLAGS": environment["GOFLAGS"] + " -trimpath"}
-                run([go, "install", f"{pin.install}@v{pin.version}"], log, env, work, pin.name)
-            elif pin.builder:
-                _generate_collector(pin, go, log, environment, work)
-                tags = ["-tags", pin.tags] if pin.tags else []
-                run(
-                    [go, "build", "-mod=readonly", *tags, *flags, "-o", str(made), "."],
-                    log,
-                    environment,
-                    work / "build",
-                    pin.name,
-                )
-            else:
-                for name in ("go.mod", "go.sum"):
-                    shutil.copy(STACK / pin.folder / name, work / name)
-                stamp = f"-ldflags=-s -w -X github.com/grafana/loki/v3/pkg/util/build.Version={pin.version}"
-                run(
-                    [go, "build", "-mod=readonly", "-trimpath", stamp, "-o", str(made), pin.module],
-                    log,
-                    environment,
-                    work,
-                    pin.name,
-                )
-            (work / "out").replace(target.parent)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    return target
+    """Build a part into the cache; answers its path. The caller holds the part's lock. Raises BuildFailed."""
+    environment = {
+        "CGO_ENABLED": "0",
+        "GOTOOLCHAIN": "local",
+        "GOFLAGS": "-modcacherw -buildvcs=false",
+        "PATH": f"{Path(go).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    with work_folder(pin) as work:
+        made = work / "out" / pin.binary
+        made.parent.mkdir()
+        flags = ["-trimpath", "-ldflags=-s -w"]
+        if pin.install:
+            env = {**environment, "GOBIN": str(made.parent), "GOFLAGS": environment["GOFLAGS"] + " -trimpath"}
+            run([go, "install", f"{pin.install}@v{pin.version}"], log, env, work, pin.name)
+        elif pin.builder:
+            _generate_collector(pin, go, log, environment, work)
+            tags = ["-tags", pin.tags] if pin.tags else []
+            command = [go, "build", "-mod=readonly", *tags, *flags, "-o", str(made), "."]
+            run(command, log, environment, work / "build", pin.name)
+        else:
+            for name in ("go.mod", "go.sum"):
+                shutil.copy(pin.sources / name, work / name)
+            stamp = f"-ldflags=-s -w -X github.com/grafana/loki/v3/pkg/util/build.Version={pin.version}"
+            command = [go, "build", "-mod=readonly", "-trimpath", stamp, "-o", str(made), pin.module]
+            run(command, log, environment, work, pin.name)
+        return appear(pin, made.parent)
 
 
 def _generate_collector(pin: Pin, go: str, log: Path, environment: dict[str, str], work: Path) -> None:
-    shutil.copy(STACK / pin.folder / "manifest.yaml", work / "manifest.yaml")
+    shutil.copy(pin.sources / "manifest.yaml", work / "manifest.yaml")
     generate = [
         go,
         "run",
@@ -169,4 +136,4 @@ def _generate_collector(pin: Pin, go: str, log: Path, environment: dict[str, str
     run(generate, log, environment, work, pin.name)
     for name in ("go.mod", "go.sum"):
         # Ours win: what was tested is what is built.
-        shutil.copy(STACK / pin.folder / name, work / "build" / name)
+        shutil.copy(pin.sources / name, work / "build" / name)

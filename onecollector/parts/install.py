@@ -1,4 +1,8 @@
-"""`onecollector install`: each part on PATH, in the cache, or built now, with a line that says how long it usually takes."""
+"""`onecollector install`: each part on PATH, in the cache, fetched or built now, with a line that counts the seconds.
+
+A release archive is a short cut: where it cannot be had or used, the reason is said and the part is built from its
+module, which needs nothing but Go and its module proxy.
+"""
 
 from __future__ import annotations
 
@@ -6,79 +10,111 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from onecollector.parts.build import BuildFailed, build, find_go, install_go
-from onecollector.parts.locate import cache_folder, locate
+from onecollector.parts.cache import cache_folder, cached, locked
+from onecollector.parts.locate import locate, named_binary
 from onecollector.parts.pins import Pin, SystemPin, go_pin, pins, system_pins
+from onecollector.parts.releases import archive_of
+from onecollector.parts.ticker import Ticker
+
+if TYPE_CHECKING:
+    from onecollector.parts.download import Downloads
+
+
+State = Literal["there", "fetched", "built", "installed", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
 class PartResult:
-    """What became of one part."""
+    """What became of one part; ``reason`` says why it is missing, or why it was built though a release is declared."""
 
     part: str
-    state: Literal["there", "built", "installed", "missing"]
+    state: State
     version: str
     path: str
     seconds: float
     reason: str = ""
 
 
-class Ticker:
-    """A line on stderr that counts while something long goes on; silent where nobody looks."""
+class Run:
+    """One run of the command: what it says meanwhile, and what it learned about hosts."""
 
-    def __init__(self, part: str, usual_s: int, quiet: bool) -> None:
-        self._text, self._usual, self._stop = part, usual_s, threading.Event()
-        self._quiet, self._began = quiet, time.monotonic()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self._downloads: Downloads | None = None
 
-    def __enter__(self) -> Ticker:
-        if not self._quiet:
-            sys.stderr.write(f"{self._text}: building, usually {self._usual} s on two cores\n")
-            sys.stderr.flush()
-            self._thread.start()
-        return self
+    def ticker(self, part: str, doing: str, usual: str) -> Ticker:
+        """A counting line for one step."""
+        return Ticker(part, doing, usual, self.quiet)
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-
-    def _run(self) -> None:
-        # On a terminal every second; in a log every half minute, so that nobody thinks it hangs.
-        tty = sys.stderr.isatty()
-        while not self._stop.wait(1 if tty else 30):
-            passed = time.monotonic() - self._began
-            sys.stderr.write(
-                f"{chr(13) if tty else ''}{self._text}: {passed:.0f} s of usually {self._usual} s{'' if tty else chr(10)}"
-            )
+    def say(self, text: str) -> None:
+        """A line at once, for what is learned long before the table is printed."""
+        if not self.quiet:
+            sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
 
+    def fetch(self, pin: Pin) -> tuple[Path | None, str]:
+        """The part from its release archive, or why not; no reason where none is declared. The caller has the lock."""
+        archive = archive_of(pin)
+        if archive is None:
+            return None, ""
+        # Only here: a run that finds all parts never pays for the import of an HTTP client.
+        from onecollector.parts.download import Downloads, NotFetched
+        from onecollector.parts.fetch import fetch
 
-def install_part(pin: Pin, quiet: bool) -> PartResult:
-    """Find or build one part."""
+        downloads = self._downloads = self._downloads or Downloads()
+        silent = downloads.known_silent(archive.url)
+        try:
+            with nullcontext() if silent else self.ticker(pin.name, f"fetching {archive.name}", "less than a minute"):
+                return fetch(pin, archive, downloads), ""
+        except NotFetched as error:
+            if not silent:
+                self.say(f"{pin.name}: no release archive: {error}\n    it is built from its module instead")
+            return None, str(error)
+
+
+def install_part(pin: Pin, run: Run) -> PartResult:
+    """Find, fetch or build one part."""
     began = time.monotonic()
+
+    def result(state: State, path: Path | None, reason: str = "") -> PartResult:
+        return PartResult(pin.name, state, pin.version, str(path or ""), time.monotonic() - began, reason)
+
     found = locate(pin.name)
     if found is not None:
-        return PartResult(pin.name, "there", pin.version, str(found), time.monotonic() - began)
-    logs = cache_folder() / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    log = logs / f"{pin.name}-{pin.key}.log"
-    log.unlink(missing_ok=True)
-    try:
-        go = find_go()
-        if go is None:
-            with Ticker("go", go_pin().usual_s, quiet):
-                go = install_go(log)
-        with Ticker(pin.name, pin.usual_s, quiet):
-            path = build(pin, go, log)
-    except BuildFailed as error:
-        return PartResult(pin.name, "missing", pin.version, "", time.monotonic() - began, str(error))
-    return PartResult(pin.name, "built", pin.version, str(path), time.monotonic() - began)
+        return result("there", found)
+    variable, named = named_binary(pin.name)
+    if named is not None:
+        return result("missing", None, f"{pin.name}: expected a file at {named} (${variable}), found none; unset it")
+    with locked(pin.name, run.ticker(pin.name, "waiting for another install", f"{pin.usual_s} s on two cores")):
+        if cached(pin).is_file():
+            # The one that we waited for brought it.
+            return result("there", cached(pin))
+        fetched, reason = run.fetch(pin)
+        if fetched is not None:
+            return result("fetched", fetched)
+        logs = cache_folder() / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        log = logs / f"{pin.name}-{pin.key}.log"
+        # Under the lock: the log of a build that still runs is not ours to take away.
+        log.unlink(missing_ok=True)
+        try:
+            go = find_go()
+            if go is None:
+                with run.ticker("go", "installing", f"{go_pin().usual_s} s"):
+                    go = install_go(log)
+            with run.ticker(pin.name, "building", f"{pin.usual_s} s on two cores"):
+                path = build(pin, go, log)
+        except BuildFailed as error:
+            return result("missing", None, str(error))
+        return result("built", path, reason)
 
 
 def system_command(pin: SystemPin) -> str | None:
@@ -116,10 +152,10 @@ def install(parts: Sequence[str] | None = None, *, quiet: bool = False) -> list[
     unknown = [name for name in names if name not in known]
     if unknown:
         raise KeyError(f"unknown parts {unknown}; expected some of {sorted(known)}")
-    results = []
+    results, run = [], Run(quiet)
     for name in names:
         pin = known[name]
-        results.append(install_system(pin) if isinstance(pin, SystemPin) else install_part(pin, quiet))
+        results.append(install_system(pin) if isinstance(pin, SystemPin) else install_part(pin, run))
     return results
 
 
@@ -147,6 +183,7 @@ def install_command(parts: Sequence[str] | None, *, json_output: bool = False) -
         ]
         console().print(table(("PART", "VERSION", "", "", "PATH"), rows))
         for result in results:
-            if result.reason:
+            # Why a part was built and not fetched was said when it happened.
+            if not result.path:
                 sys.stderr.write(f"{result.reason}\n")
     return 0 if all(result.path for result in results) else 1

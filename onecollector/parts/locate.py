@@ -1,7 +1,7 @@
 """Where a part is: on PATH in its pinned version, else in the cache, else nowhere.
 
-The cache lies outside any checkout and is keyed by version and by everything the build depends on, so two checkouts with
-the same pins share it and two with other pins do not meet.
+What a user has on PATH is what they mean, so it comes first, but only in the version that this project was tested with.
+Asking a binary for its version costs a process, so each is asked once per process.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ import os
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
+from onecollector.parts.cache import cached
 from onecollector.parts.pins import Pin, pins
 
 
-def cache_folder() -> Path:
-    """``$ONECOLLECTOR_CACHE``, else the XDG cache folder."""
-    named = os.environ.get("ONECOLLECTOR_CACHE")
-    return Path(named) if named else user_cache_path("onecollector") / "parts"
-
-
-def cached(pin: Pin) -> Path:
-    """Where the part lies in the cache, whether it is there or not."""
-    return cache_folder() / pin.name / pin.key / pin.binary
-
-
-def version_of(binary: Path, pin: Pin) -> str:
-    """The version that a binary tells of itself; empty where it tells none."""
+@cache
+def _told(binary: str, arguments: tuple[str, ...], _mtime_ns: int, _size: int) -> str:
     try:
-        done = subprocess.run([str(binary), *pin.version_args], text=True, capture_output=True, timeout=20)
+        done = subprocess.run(
+            [binary, *arguments], text=True, errors="replace", capture_output=True, stdin=subprocess.DEVNULL, timeout=20
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     match = re.search(r"\d+\.\d+\.\d+", done.stdout + done.stderr)
     return match[0] if match else ""
+
+
+def version_of(binary: Path, pin: Pin) -> str:
+    """The version that a binary tells of itself; empty where it tells none. A replaced file is asked anew."""
+    try:
+        state = binary.stat()
+    except OSError:
+        return ""
+    return _told(str(binary), pin.version_args, state.st_mtime_ns, state.st_size)
 
 
 def on_path(pin: Pin) -> Path | None:
@@ -44,14 +44,19 @@ def on_path(pin: Pin) -> Path | None:
     return Path(found) if found and version_of(Path(found), pin) == pin.version else None
 
 
+def named_binary(name: str) -> tuple[str, Path | None]:
+    """The variable that names a binary of the user's own, and the path it holds, whether that is a file or not."""
+    variable = f"ONECOLLECTOR_{name.upper().replace('-', '_')}_BINARY"
+    named = os.environ.get(variable)
+    return variable, Path(named) if named else None
+
+
 def locate(name: str) -> Path | None:
     """The binary of a part, or None. Raises KeyError for a part that the pin file does not name."""
     pin = pins()[name]
-    named = os.environ.get(f"ONECOLLECTOR_{name.upper().replace('-', '_')}_BINARY")
-    if named:
+    named = named_binary(name)[1]
+    if named is not None:
         # A binary of the user's own: newer versions are welcome, its component names are read from it.
-        return Path(named) if Path(named).is_file() else None
+        return named if named.is_file() else None
     there = cached(pin)
-    if there.is_file():
-        return there
-    return on_path(pin)
+    return on_path(pin) or (there if there.is_file() else None)

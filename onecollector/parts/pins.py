@@ -1,19 +1,35 @@
-"""The pin file as records: which version of each real part, and how it is built."""
+"""The pin file as records: which version of each real part, how it is built, and where its project publishes it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 STACK = Path(__file__).resolve().parents[2] / "stack"
 FLAGS = "-trimpath -ldflags=-s -w"
 """What a build is made with beside its pins: part of the cache's key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Archives that a part's project publishes.
+
+    ``url`` and ``member`` hold ``{version}``, ``{platform}``, ``{key}`` and ``{releases}``; ``checksums`` is a file
+    beside the archive; ``platforms`` says what ``{platform}`` stands for on each; ``sha256`` pins single archives.
+    """
+
+    url: str
+    archive: Literal["zip", "tar.gz"]
+    member: str
+    checksums: str
+    platforms: dict[str, str] = field(hash=False)
+    sha256: dict[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +46,12 @@ class Pin:
     install: str = ""
     folder: str = ""
     tags: str = ""
+    release: Release | None = None
+
+    @property
+    def sources(self) -> Path:
+        """The folder with the part's module files."""
+        return STACK / self.folder
 
     @property
     def key(self) -> str:
@@ -38,7 +60,7 @@ class Pin:
             json.dumps([self.version, self.module, self.builder, self.install, self.tags, FLAGS]).encode()
         )
         if self.folder:
-            for path in sorted((STACK / self.folder).iterdir()):
+            for path in sorted(self.sources.iterdir()):
                 digest.update(path.name.encode() + b"\0" + path.read_bytes())
         return f"{self.version}-{digest.hexdigest()[:12]}"
 
@@ -74,7 +96,8 @@ def pins() -> dict[str, Pin]:
     out = {}
     for name, row in _file()["parts"].items():
         row = {**row, "version": str(row["version"]), "version_args": tuple(row["version_args"])}  # noqa: PLW2901
-        out[name] = Pin(name=name, binary=row.pop("binary", name), **row)
+        release = Release(**row.pop("release")) if "release" in row else None
+        out[name] = Pin(name=name, binary=row.pop("binary", name), release=release, **row)
     return out
 
 
