@@ -40,12 +40,18 @@ def examine_parts(settings: Settings) -> Examination:
     from onecollector.parts.locate import locate
 
     names = ["collector"] if settings.loki.url else ["collector", "loki"]
-    missing = [name for name in names if locate(name) is None]
-    found = tuple(
-        Finding("error", "missing-part", name, f"{name} is neither on PATH nor built", "onecollector install")
-        for name in missing
-    )
+    found = tuple(_missing_part(name) for name in names if locate(name) is None)
     return Examination("parts", f"parts there: {', '.join(names)}", found)
+
+
+def _missing_part(name: str) -> Finding:
+    variable = f"ONECOLLECTOR_{name.upper().replace('-', '_')}_BINARY"
+    named = os.environ.get(variable)
+    if named:
+        text = f"{variable} names {named}, and no file is there"
+        return Finding("error", "missing-part", name, text, f"mend it, or: unset {variable}")
+    text = f"{name} is neither on PATH nor built"
+    return Finding("error", "missing-part", name, text, f"onecollector install {name}")
 
 
 def examine_docker(settings: Settings, runtime: Runtime | None) -> Examination:
@@ -57,6 +63,10 @@ def examine_docker(settings: Settings, runtime: Runtime | None) -> Examination:
         client = connect(address or None)
     except EngineUnreachable as error:
         fix = "start the engine, or: onecollector up (runs one of its own as root)"
+        if shutil.which("dockerd") is None and not Path("/usr/sbin/dockerd").exists():
+            fix = (
+                "onecollector install docker; then: onecollector up (as root); or set docker.host to an engine of yours"
+            )
         if "ermission" in str(error):
             fix = "run as root, or add this user to the group docker: usermod -aG docker $USER"
         return Examination("docker", "", (Finding("error", "no-docker", "docker engine", str(error), fix),))
@@ -75,7 +85,7 @@ def link_tree_findings(settings: Settings, docker_root: Path) -> Iterable[Findin
     """A link needs a folder we may write, on the mount that holds Docker's files."""
     root = settings.agent.link_root or docker_root / "onecollector" / "links"
     containers = docker_root / "containers"
-    if not containers.exists():
+    if not _may_be_there(containers):
         yield Finding(
             "warning",
             "remote-engine",
@@ -101,6 +111,17 @@ def link_tree_findings(settings: Settings, docker_root: Path) -> Iterable[Findin
             "link tree on another file system: containers that live under 0.2 s can be missed, and lines are copied",
             f"set agent.link_root to a folder inside {docker_root} (docs/log-links.md)",
         )
+
+
+def _may_be_there(folder: Path) -> bool:
+    try:
+        folder.stat()
+    except PermissionError:
+        # Its parent is closed to this user: a matter of rights, not of another machine.
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _same_mount(folder: Path, containers: Path) -> bool:
@@ -185,9 +206,9 @@ def examine_ports(settings: Settings, runtime: Runtime | None) -> Examination:
             continue
         holder = None if is_free(ports[part]) else holder_of(ports[part])
         if holder is not None and holder.pid not in ours:
-            found.append(
-                Finding("error", "port-taken", str(ports[part]), taken_message(part, ports[part]), f"kill {holder.pid}")
-            )
+            # Whose pid we may not see we cannot end either.
+            fix = f"kill {holder.pid}" if holder.pid else f"see who: sudo ss -ltnp 'sport = :{ports[part]}'"
+            found.append(Finding("error", "port-taken", str(ports[part]), taken_message(part, ports[part]), fix))
     return Examination("ports", "ports are ours or free", tuple(found))
 
 

@@ -98,6 +98,8 @@ def choose_ports(wanted: Mapping[str, int | None], remembered: Mapping[str, int]
 def taken_message(part: str, port: int) -> str:
     """What is expected, who holds it, what to do."""
     holder = holder_of(port)
-    who = f"pid {holder.pid} ({holder.command})" if holder else "an unknown process"
+    who = "an unknown process"
+    if holder is not None:
+        who = f"pid {holder.pid} ({holder.command})" if holder.pid is not None else holder.command
     fix = f"set {SETTING[part]} in onecollector.yaml" if part in SETTING else "remove runtime.json in the state folder"
     return f"port {port} for {part} is held by {who}; stop it, or {fix}"
