@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import httpx
 
@@ -26,6 +27,18 @@ SPREAD_S = 1.5
 def writer(lines: int, batch: int = BATCH, pause_us: int = PAUSE_US) -> str:
     """A shell script that writes the numbers 1 to ``lines`` in batches."""
     return f"i=1; while [ $i -le {lines} ]; do seq $i $((i+{batch - 1})); i=$((i+{batch})); usleep {pause_us}; done"
+
+
+def endless_writer(batch: int = BATCH, pause_us: int = PAUSE_US) -> str:
+    """The same without an end: until ``stop_writing``."""
+    return f"i=1; while [ ! -e /stop ]; do seq $i $((i+{batch - 1})); i=$((i+{batch})); usleep {pause_us}; done"
+
+
+def stop_writing(container: Any) -> int:
+    """End an endless writer between two batches; answers the last number that the engine kept of it."""
+    container.exec_run(["/bin/sh", "-c", ": > /stop"])
+    container.wait()
+    return max(int(line) for line in container.logs(tail=10).split())
 
 
 def kill_hard(stack: Stack, part: str) -> bool:
