@@ -161,6 +161,7 @@ def install(parts: Sequence[str] | None = None, *, quiet: bool = False) -> list[
 
 def install_command(parts: Sequence[str] | None, *, json_output: bool = False) -> int:
     """The command: prints a row per part; 0 where all are there."""
+    from onecollector.cli.invocation import as_pasted
     from onecollector.cli.render import console, print_json, table
 
     try:
@@ -185,5 +186,5 @@ def install_command(parts: Sequence[str] | None, *, json_output: bool = False) -
         for result in results:
             # Why a part was built and not fetched was said when it happened.
             if not result.path:
-                sys.stderr.write(f"{result.reason}\n")
+                sys.stderr.write(f"{as_pasted(result.reason)}\n")
     return 0 if all(result.path for result in results) else 1
