@@ -200,7 +200,7 @@ def private_stack(
     """
     state = Path(tempfile.mkdtemp(prefix="oc-", dir=os.environ.get("ONECOLLECTOR_BENCH_DIR")))
     config = state / "onecollector.yaml"
-    merged: dict[str, Any] = {"docker": {"own_engine": "always"}, **(settings or {})}
+    merged: dict[str, Any] = {"usual_ports": False, "docker": {"own_engine": "always"}, **(settings or {})}
     merged["state_dir"] = str(state / "s")
     config.write_text(yaml.safe_dump(merged), encoding="utf-8")
     env = {k: v for k, v in os.environ.items() if not k.startswith(("ONECOLLECTOR_STATE", "DAGSTER_", "DOCKER_HOST"))}

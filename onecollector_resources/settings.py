@@ -194,6 +194,9 @@ class Settings(BaseSettings):
         default_factory=lambda: user_state_path("onecollector"), description="Folder for all state on this machine."
     )
     environment: str = Field(default="local", description="deployment.environment.name of every line.")
+    usual_ports: bool = Field(
+        default=True, description="Try 3000, 3100 and so on first; false: any free ports, for several on one machine."
+    )
     tenants: dict[str, TenantSettings] = Field(
         default_factory=lambda: {"default": TenantSettings()}, description="Allow list of tenants."
     )

@@ -6,11 +6,16 @@ know it. The message says who holds it and which setting moves it.
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
+
+LOCAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+LEAST = 10_240
 
 PREFERRED: Mapping[str, int] = {
     "loki": 3100,
@@ -67,17 +72,30 @@ def holder_of(port: int) -> Holder | None:
     return None
 
 
+def port_pool() -> range:
+    """Ports that the kernel gives to nobody by itself: one of the others may be an outgoing connection's when a part
+    that was killed wants it back.
+    """
+    try:
+        low, high = map(int, LOCAL_RANGE.read_text(encoding="ascii").split())
+    except (OSError, ValueError):
+        low, high = 32_768, 60_999
+    below, above = range(LEAST, low), range(high + 1, 65_536)
+    return below if len(below) >= len(above) else above
+
+
 def any_free_port(taken: set[int]) -> int:
-    """A port that is free now and not in ``taken``."""
+    """A port that is free now and not in ``taken``; at random, so that two who choose at once hardly meet."""
+    pool = port_pool()
     while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        if port not in taken:
+        port = random.choice(pool)
+        if port not in taken and is_free(port):
             return port
 
 
-def choose_ports(wanted: Mapping[str, int | None], remembered: Mapping[str, int]) -> dict[str, int]:
+def choose_ports(
+    wanted: Mapping[str, int | None], remembered: Mapping[str, int], *, usual_first: bool = True
+) -> dict[str, int]:
     """A port for every part of PREFERRED: the setting, else the remembered one, else the usual one if free, else any.
 
     Raises PortTaken where a port of the settings is held by somebody.
@@ -90,7 +108,8 @@ def choose_ports(wanted: Mapping[str, int | None], remembered: Mapping[str, int]
             raise PortTaken(taken_message(part, fixed))
         port = fixed or known
         if port is None:
-            port = usual if usual not in chosen.values() and is_free(usual) else any_free_port(set(chosen.values()))
+            free = usual_first and usual not in chosen.values() and is_free(usual)
+            port = usual if free else any_free_port({*chosen.values(), *PREFERRED.values()})
         chosen[part] = port
     return chosen
 

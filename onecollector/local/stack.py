@@ -104,7 +104,7 @@ def plan_runtime(settings: Settings, engine: EngineUse) -> Runtime:
         "collector_metrics": settings.collector.metrics_port,
         "dagster": settings.dagster.port,
     }
-    ports = choose_ports(wanted, known)
+    ports = choose_ports(wanted, known, usual_first=settings.usual_ports)
     binaries = _find_binaries(settings)
     return Runtime(
         loki_url=(settings.loki.url or f"http://127.0.0.1:{ports['loki']}").rstrip("/"),

@@ -34,7 +34,13 @@ class Machine:
         self.layout = StateLayout(folder / "s")
         self.config = folder / "onecollector.yaml"
         self.config.write_text(
-            yaml.safe_dump({"state_dir": str(folder / "s"), "docker": {"enabled": False, "own_engine": "never"}})
+            yaml.safe_dump(
+                {
+                    "state_dir": str(folder / "s"),
+                    "usual_ports": False,
+                    "docker": {"enabled": False, "own_engine": "never"},
+                }
+            )
         )
         self.env = {**os.environ, "ONECOLLECTOR_CONFIG": str(self.config)}
         self.env.pop("ONECOLLECTOR_STATE_DIR", None)
@@ -185,7 +191,7 @@ def test_the_unit_of_the_docs_is_accepted_by_systemd(tmp_path: Path) -> None:
 
 def test_without_an_engine_the_demo_says_so_and_reads_log_files(machine: Machine) -> None:
     machine.config.write_text(
-        yaml.safe_dump({"state_dir": str(machine.layout.root), "docker": {"own_engine": "never"}})
+        yaml.safe_dump({"state_dir": str(machine.layout.root), "usual_ports": False, "docker": {"own_engine": "never"}})
     )
     machine.env["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
     done = machine.cli("demo", timeout=300)
