@@ -27,7 +27,12 @@ from onecollector_resources.registry.store import LogSourceRegistry
 from onecollector_resources.settings import Settings
 
 ASSETS = ("log_sources", "collector_config", "collector_rollout", "loki_rules")
-CHECKS = ("config_is_valid", "pipeline_delivers", "rules_are_live")
+CHECKS = {
+    "config_is_valid": "collector_config",
+    "pipeline_delivers": "collector_rollout",
+    "rules_are_live": "loki_rules",
+}
+"""Each check with its asset."""
 
 LIVES = (
     ("web", 'i=0; while [ $i -lt 600 ]; do echo "GET /cart/$i 200 in 12 ms"; i=$((i+1)); sleep 1; done'),
@@ -37,7 +42,7 @@ LIVES = (
     ),
     ("blink", "echo 'here and gone'"),
 )
-WAIT_LINE_S, WAIT_ASSETS_S = 30.0, 90.0
+WAIT_LINE_S, WAIT_ASSETS_S, WAIT_CHECKS_S = 30.0, 90.0, 30.0
 
 
 @dataclass
@@ -53,7 +58,7 @@ class Started:
 def run_demo(settings: Settings, command: str) -> int:
     """Run it; 0 only when every line and asset was seen."""
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    out.print(Text("real parts      ", end="").append(_parts_line(settings)))
+    row(out, "real parts", _parts_line(settings))
     result = up(settings)
     seconds = sorted(result.seconds.items(), key=lambda pair: pair[1])
     row(
@@ -91,6 +96,7 @@ def row(out: Console, head: str, text: str) -> None:
 
 def _parts_line(settings: Settings) -> str:
     from onecollector.parts.install import install
+    from onecollector.parts.pins import system_pins
 
     wanted = ["collector"] if settings.loki.url else ["loki", "collector"]
     if settings.docker.enabled and settings.docker.own_engine != "never":
@@ -98,16 +104,13 @@ def _parts_line(settings: Settings) -> str:
     words = []
     for result in install(wanted):
         state = {
-            "there": "cached" if result.version else "there",
+            "there": "there" if result.part in system_pins() else "cached",
             "fetched": f"fetched in {result.seconds:.0f}s",
             "built": f"built in {result.seconds:.0f}s",
             "installed": "installed",
         }
-        words.append(
-            f"{result.part} {result.version} ✓ {state[result.state]}"
-            if result.path
-            else f"{result.part} ✗ {result.reason}"
-        )
+        said = f"✓ {state[result.state]}" if result.path else f"✗ {result.reason}"
+        words.append(" ".join(filter(None, (result.part, result.version, said))))
     return "   ".join(words)
 
 
@@ -275,27 +278,24 @@ def show_assets(settings: Settings, started: list[Started], out: Console) -> boo
             }[asset]
             words.append(f"{asset} ✓ {said}")
         row(out, "in Dagster", "  ".join(words) + (f"   {took:.1f}s" if done else ""))
-        row(out, "checks", "   ".join(_check_words(instance)))
-    return bool(done)
+        checked = poll(lambda: all(_evaluation(instance, check, last) for check in CHECKS), WAIT_CHECKS_S, 0.2)
+        row(out, "checks", "   ".join(_check_word(check, _evaluation(instance, check, last)) for check in CHECKS))
+    return bool(done and checked)
 
 
-def _check_words(instance: Any) -> list[str]:
+def _evaluation(instance: Any, check: str, since: float) -> Any:
+    """What a check said last, if that was after ``since`` (epoch seconds); else None."""
     import dagster as dg
 
-    of = {
-        "config_is_valid": "collector_config",
-        "pipeline_delivers": "collector_rollout",
-        "rules_are_live": "loki_rules",
-    }
-    words = []
-    for check in CHECKS:
-        key = dg.AssetCheckKey(dg.AssetKey(of[check]), check)
-        found = instance.event_log_storage.get_asset_check_execution_history(check_key=key, limit=10)
-        # The newest may be of a run that has planned it and not come to it yet.
-        data = [record.event.dagster_event.event_specific_data for record in found if record.event is not None]
-        evaluation = next((one for one in data if hasattr(one, "passed")), None)
-        if evaluation is None:
-            words.append(f"{check} NOT SEEN")
-            continue
-        words.append(f"{check} {'✓' if evaluation.passed else '✗'} {evaluation.description or ''}".strip())
-    return words
+    key = dg.AssetCheckKey(dg.AssetKey(CHECKS[check]), check)
+    found = instance.event_log_storage.get_asset_check_execution_history(check_key=key, limit=10)
+    # The newest may be of a run that has planned it and not come to it yet.
+    events = [record.event for record in found if record.event is not None and record.event.timestamp > since]
+    data = [event.dagster_event.event_specific_data for event in events]
+    return next((one for one in data if hasattr(one, "passed")), None)
+
+
+def _check_word(check: str, evaluation: Any) -> str:
+    if evaluation is None:
+        return f"{check} NOT SEEN"
+    return f"{check} {'✓' if evaluation.passed else '✗'} {evaluation.description or ''}".strip()

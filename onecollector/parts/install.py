@@ -7,6 +7,7 @@ module, which needs nothing but Go and its module proxy.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -124,12 +125,22 @@ def system_command(pin: SystemPin) -> str | None:
     )
 
 
+def command_version(path: str) -> str:
+    """The version that a command of the distribution tells of itself; empty where it tells none."""
+    try:
+        done = subprocess.run([path, "--version"], text=True, capture_output=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    match = re.search(r"\d+\.\d+(\.\d+)?", done.stdout + done.stderr)
+    return match[0] if match else ""
+
+
 def install_system(pin: SystemPin) -> PartResult:
     """A part from the distribution: installed as root on Debian, else the command is said."""
     began = time.monotonic()
     found = system_command(pin)
     if found:
-        return PartResult(pin.name, "there", "", found, time.monotonic() - began)
+        return PartResult(pin.name, "there", command_version(found), found, time.monotonic() - began)
     command = f"apt-get install --no-install-recommends {pin.package}"
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return PartResult(pin.name, "missing", pin.minimum, "", 0.0, f"{pin.name} is not there; as root: {command}")
@@ -142,7 +153,7 @@ def install_system(pin: SystemPin) -> PartResult:
     if not found:
         tail = " ".join(str(done.stderr).strip().splitlines()[-2:])
         return PartResult(pin.name, "missing", pin.minimum, "", time.monotonic() - began, f"{command} failed: {tail}")
-    return PartResult(pin.name, "installed", "", found, time.monotonic() - began)
+    return PartResult(pin.name, "installed", command_version(found), found, time.monotonic() - began)
 
 
 def install(parts: Sequence[str] | None = None, *, quiet: bool = False) -> list[PartResult]:
