@@ -122,14 +122,19 @@ def test_a_port_that_was_taken_meanwhile_is_named_with_its_holder(machine: Machi
 
 
 def test_loki_is_verified_stopped_started_and_emptied_only_after_a_yes(machine: Machine) -> None:
+    # A line of our own: without a source nothing reaches Loki before the next reconcile of the schedule.
+    log = machine.layout.root.parent / "life.log"
+    log.write_text("a line\n")
+    settings = yaml.safe_load(machine.config.read_text()) | {"files": [{"glob": str(log), "service": "life"}]}
+    machine.config.write_text(yaml.safe_dump(settings))
     machine.cli("up")
     url = load_runtime(machine.layout).loki_url
-    probes = '{service_name="onecollector-probe"}'
 
     def lines() -> int:
-        return len(machine.cli("query", probes, "--since", "1h", "--output", "raw", code=None).stdout.splitlines())
+        query = ("query", '{service_name="life"}', "--since", "1h", "--output", "raw")
+        return len(machine.cli(*query, code=None).stdout.splitlines())
 
-    wait_until("a probe line", lines, 60, 0.5)
+    wait_until("the line", lines, 60, 0.5)
     assert json.loads(machine.cli("loki", "verify", "--json").stdout)["ok"]
     machine.cli("loki", "stop")
     assert "distributor" in machine.cli("loki", "verify", code=1).stdout
