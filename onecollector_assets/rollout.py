@@ -73,7 +73,9 @@ def pipeline_delivers(
         return dg.AssetCheckResult(passed=False, description=str(error))
     rows = [(p.tenant, p.pipeline, "not seen" if s is None else f"{s:.2f} s") for p, s in look.seen.items()]
     context.log.info("%s of %s probes seen", sum(1 for s in look.seen.values() if s is not None), len(rows))
-    description = f"{len(rows)} of {len(rows)} probes back, slowest in {look.slowest:.2f} s" if look.ok else "probes are missing"
+    description = (
+        f"{len(rows)} of {len(rows)} probes back, slowest in {look.slowest:.2f} s" if look.ok else "probes are missing"
+    )
     return dg.AssetCheckResult(
         passed=look.ok,
         description=description + (f"; {look.loki_error}" if look.loki_error else ""),

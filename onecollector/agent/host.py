@@ -209,6 +209,7 @@ class HostAgent:
         log.info("settings.changed", path=str(path))
         self.settings = fresh
         self.discovery.use_settings(fresh)
+        self.keeper.use_settings(fresh.agent)
         try:
             self.registry.record_event("policy", {"settings": str(path)}, actor=ACTOR, host=fresh.agent.host_name)
         except RegistryError as error:
@@ -238,7 +239,10 @@ class HostAgent:
             return
         for observed in self.keeper.wants_api():
             source_id = observed.source_id
-            if source_id in self._spools or (source_id in self._ended and not observed.running):
+            if source_id in self._spools:
+                continue
+            if source_id in self._ended and not observed.running:
+                self.keeper.api_ended(source_id)
                 continue
             self._ended.pop(source_id, None)
             path = self.keeper.api_spool_file(observed)
@@ -248,6 +252,7 @@ class HostAgent:
                 path,
                 lambda s=source_id: self.keeper.next_api_segment(s),
                 self.runtime.backfill_from_ns,
+                self.keeper.followed(source_id),
             )
             spool.start()
             self._spools[source_id] = spool

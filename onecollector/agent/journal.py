@@ -112,13 +112,18 @@ class AgentJournal:
         with self._lock:
             waiting = self._backlog.get(("value", key))
             if waiting is not None:
-                return waiting[1][1]
+                # A value that is to go carries its key alone.
+                return waiting[1][1] if len(waiting[1]) > 1 else None
             row = self._db.execute("select value from names where key = ?", (key,)).fetchone()
         return row[0] if row else None
 
     def save_value(self, key: str, value: str) -> None:
         """Keep a named value."""
         self._write("value", key, "insert or replace into names values (?, ?)", (key, value))
+
+    def forget_value(self, key: str) -> None:
+        """Drop a named value."""
+        self._write("value", key, "delete from names where key = ?", (key,))
 
     def add_gap(self, gap: Gap) -> None:
         """Keep a gap until the registry has it."""

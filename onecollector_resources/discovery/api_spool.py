@@ -45,7 +45,7 @@ def frames(chunks: Iterator[bytes]) -> Iterator[tuple[str, bytes]]:
 
 def resume_point(spool: Path) -> tuple[str, int]:
     """(time of the last record, how many of the last records have it); cuts a partial record off. ("", 0) for none."""
-    length = whole_length(spool)
+    length = whole_length(spool) if spool.exists() else 0
     if not length:
         return "", 0
     if spool.stat().st_size != length:
@@ -80,14 +80,22 @@ def since_of(time: str) -> str:
 class ApiSpool:
     """Follows one container in a thread of its own. ``next_file`` gives the path of the next segment.
 
-    Where nothing was copied yet it begins at ``from_ns``.
+    Where nothing was copied yet it begins behind ``followed``, which is how far earlier files go (``resume_point``), else
+    at ``from_ns``.
     """
 
     def __init__(
-        self, container_id: str, api: LogApi, first: Path, next_file: Callable[[], Path], from_ns: int = 0
+        self,
+        container_id: str,
+        api: LogApi,
+        first: Path,
+        next_file: Callable[[], Path],
+        from_ns: int = 0,
+        followed: tuple[str, int] = ("", 0),
     ) -> None:
         self.container_id, self._api, self._path, self._next = container_id, api, first, next_file
         self._from = f"{from_ns // 10**9}.{from_ns % 10**9:09d}" if from_ns else "0"
+        self._followed = followed
         self.ended = threading.Event()
         self.problem = ""
         self._stop = threading.Event()
@@ -109,6 +117,8 @@ class ApiSpool:
     def _run(self) -> None:
         try:
             last, skip = resume_point(self._path)
+            if not last:
+                last, skip = self._followed
             source = frames(self._api.follow_logs(self.container_id, since_of(last) if last else self._from))
             out: Any = self._path.open("ab")
             try:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol
+
+from onecollector_resources.records import ObservedSource
 
 LINK_NAME = re.compile(r"(?P<name>[^/]+)--(?P<id>[0-9a-f]{64})(?:\.(?P<segment>\d+))?\.log")
 
@@ -68,6 +72,7 @@ class LinkJournal(Protocol):
     def forget_link(self, source_id: str, segment: int) -> None: ...
     def load_value(self, key: str) -> str | None: ...
     def save_value(self, key: str, value: str) -> None: ...
+    def forget_value(self, key: str) -> None: ...
 
 
 def link_name(safe_name: str, source_id: str, segment: int) -> str:
@@ -97,3 +102,46 @@ def parse_path(path: Path, tree: Path) -> PlacedName | None:
     if match is None or len(parts) != 4:
         return None
     return PlacedName(parts[0], parts[1], parts[2], match["name"], match["id"], int(match["segment"] or 0))
+
+
+def source_to_text(observed: ObservedSource) -> str:
+    """A source's description for the journal: its container may be gone when an agent comes back."""
+    return json.dumps({**asdict(observed), "labels": dict(observed.labels)}, default=lambda when: when.isoformat())
+
+
+def source_from_text(text: str) -> ObservedSource | None:
+    """The description read back; None for what another version wrote."""
+    try:
+        body = json.loads(text)
+        for name in ("created", "ended"):
+            body[name] = datetime.fromisoformat(body[name]) if body[name] else None
+        return ObservedSource(**{**body, "warnings": tuple(body["warnings"])})
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def source_from_name(named: PlacedName, path: Path) -> ObservedSource:
+    """What a placed link's name alone says of its source, which is gone."""
+    profile, _, multiline = named.pipeline.partition("+")
+    began = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return ObservedSource(
+        source_id=named.source_id,
+        kind="file" if profile in ("plain", "cri") else "container",
+        name=named.safe_name,
+        safe_name=named.safe_name,
+        tenant=named.tenant,
+        service=named.service,
+        service_raw=named.service,
+        profile=profile,
+        multiline=multiline or None,
+        driver="",
+        log_path="",
+        running=False,
+        created=began,
+        ended=began,
+    )
+
+
+def ended_now(observed: ObservedSource, now: datetime) -> ObservedSource:
+    """The same source, gone by now."""
+    return replace(observed, running=False, ended=observed.ended or now)

@@ -75,7 +75,6 @@ class LinkKeeper:
             self.claims = Claims(docker_containers, docker_links)
             # A host has a linker process; where this is all there is, a thread does its work.
             self._linker = Linker(docker_containers, docker_links) if own_linker else None
-        limits = Limits(settings.finished_max_age_s, settings.links_max_bytes, settings.free_space_floor_bytes)
         table = self._table = LinkTable(docker_links, file_links, journal, self.claims, clock)
         gaps = self._gaps = LinkGaps(host, report_gap, clock)
         border, heads = Border(backfill_from_ns, gaps), PlacedHeads(table)
@@ -83,7 +82,7 @@ class LinkKeeper:
         self._placing = Placing(table, heads, self._spools, border)
         self._adoption = Adoption(table, self._placing, heads, self._spools, gaps)
         self._looking = Looking(table, self._adoption, self._spools, docker_containers, self._watch.add)
-        self._ending = Ending(table, heads, self._spools, gaps, limits)
+        self._ending = Ending(table, heads, self._spools, gaps, limits_of(settings))
         table.load()
         self._adoption.find_left()
 
@@ -148,9 +147,14 @@ class LinkKeeper:
         for one in observed.values():
             # Held for one source at a time: a container that was just created must not wait for a thousand others.
             with self._lock:
-                self._looking.look(self._take_in(one))
+                try:
+                    self._looking.look(self._take_in(one))
+                except OSError as error:
+                    # One source's trouble is not that of the others; the next turn tries again.
+                    log.warning("source.failed", source=one.source_id[:12], error=str(error))
         with self._lock:
             if complete:
+                self._adoption.adopt_gone(observed.keys())
                 for source_id, source in self._table.sources.items():
                     if source_id not in observed:
                         self._ending.end_source(source)
@@ -200,6 +204,19 @@ class LinkKeeper:
             source = self._table.sources[source_id]
             return self.api_spool_file(source.observed, source.next_segment)
 
+    def followed(self, source_id: str) -> tuple[str, int]:
+        """How far a container's log API was followed in files that were ended: time of a record, records of that time."""
+        with self._lock:
+            return self._spools.followed(source_id)
+
+    def api_ended(self, source_id: str) -> None:
+        """The log API of a container that ended was followed to its end: its spools grow no more."""
+        with self._lock:
+            source = self._table.sources.get(source_id)
+            if source is not None and not source.observed.running:
+                for link in source.links.values():
+                    self._table.set_finished(link)
+
     def wants_api(self) -> list[ObservedSource]:
         """Containers whose log API has to be followed."""
         with self._lock:
@@ -216,6 +233,11 @@ class LinkKeeper:
         """Loki has shown ``records`` of (source_id, segment); answers how many files are thereby done."""
         with self._lock:
             return self._ending.mark_delivered(items)
+
+    def use_settings(self, settings: AgentSettings) -> None:
+        """Other limits, from now on."""
+        with self._lock:
+            self._ending.limits = limits_of(settings)
 
     def collect_garbage(self, now: float) -> int:
         """Remove finished links that were delivered, and undelivered ones that must go (gaps); answers how many."""
@@ -258,10 +280,17 @@ class LinkKeeper:
 
     def keeps(self, container_id: str) -> bool:
         """Whether a file of this container waits for somebody to say whose it is."""
-        return self.claims is not None and container_id in self.claims.waiting()
+        with self._lock:
+            left = self._adoption.keeps(container_id)
+        return left or (self.claims is not None and container_id in self.claims.waiting())
 
     def leftovers(self, known: Iterable[str]) -> list[ObservedSource]:
         """Sources that are gone from the host while files of theirs are still in the tree."""
         here = set(known)
         with self._lock:
             return [s.observed for source_id, s in self._table.sources.items() if source_id not in here and s.links]
+
+
+def limits_of(settings: AgentSettings) -> Limits:
+    """When undelivered links may go."""
+    return Limits(settings.finished_max_age_s, settings.links_max_bytes, settings.free_space_floor_bytes)

@@ -108,7 +108,7 @@ class FileSpool:
                     if not more:
                         break
                     block += more
-                end = block.rfind(b"\n") + 1
+                end, whole = block.rfind(b"\n") + 1, self.offset + len(block)
                 if end == 0 and not (final and block):
                     return copied
                 if end == 0:
@@ -116,12 +116,17 @@ class FileSpool:
                 records = []
                 position = self.offset
                 for line in block[:end].split(b"\n")[:-1]:
-                    position += len(line) + 1
+                    # The newline that a rest lacks is no byte of the source: beyond its end it would look truncated.
+                    position = min(position + len(line) + 1, whole)
                     records.append(convert(line, self.framing, position, now))
                 out.write(b"".join(records))
                 out.flush()
                 self.offset = position
                 copied += len(records)
+
+    def behind(self) -> int:
+        """Bytes of the source that are not copied yet. Raises OSError."""
+        return max(0, os.fstat(self._in.fileno()).st_size - self.offset)
 
     def close(self) -> None:
         """Let go of the source."""

@@ -8,17 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from onecollector_resources.discovery.claims import Done, Inode, inode_of
 from onecollector_resources.discovery.linker import PENDING
 from onecollector_resources.discovery.links.gaps import LinkGaps
-from onecollector_resources.discovery.links.link import Source
+from onecollector_resources.discovery.links.link import Source, size_of
 from onecollector_resources.discovery.links.placed_heads import PlacedHeads
 from onecollector_resources.discovery.links.placing import Placing
 from onecollector_resources.discovery.links.spooling import Spools
 from onecollector_resources.discovery.links.table import LinkTable
-from onecollector_resources.discovery.links_model import LINK_NAME, PROBES, PlacedName, link_name, parse_path
+from onecollector_resources.discovery.links_model import (
+    LINK_NAME,
+    PROBES,
+    PlacedName,
+    ended_now,
+    link_name,
+    parse_path,
+    source_from_name,
+)
+from onecollector_resources.records import ObservedSource
 
 UNDESCRIBED_S = 60.0
 """A container's description may come so much later than its files."""
@@ -43,9 +53,15 @@ class Adoption:
     spools: Spools
     gaps: LinkGaps
     _left: dict[str, list[Left]] = field(default_factory=dict)
+    _found: float = 0.0
+
+    def keeps(self, source_id: str) -> bool:
+        """Whether an earlier process left a file of this source."""
+        return source_id in self._left
 
     def find_left(self) -> None:
         """List what an earlier process left, by the names."""
+        self._found = self.table.clock()
         for tree in self.table.trees:
             for path in sorted((tree / PENDING).iterdir()):
                 match = LINK_NAME.fullmatch(path.name)
@@ -69,7 +85,10 @@ class Adoption:
                     self.table.claims.let_go(source_id, inode, done)
         for left in self._left.pop(source_id, ()):
             row, named = rows.get(left.segment), left.placed
-            inode = inode_of(left.path)
+            try:
+                inode = inode_of(left.path)
+            except FileNotFoundError:
+                continue
             if row is not None and row.mode == "spool":
                 # A pending link of a spool is what it copies.
                 if named is not None:
@@ -82,6 +101,31 @@ class Adoption:
                     source.observed, tenant=named.tenant, service=named.service, safe_name=named.safe_name
                 )
                 self.heads.remember(link)
+
+    def adopt_gone(self, observed: Collection[str]) -> None:
+        """Take over what was left of sources that are no longer on the host: it is collected, counted and ended like all."""
+        table, now = self.table, datetime.fromtimestamp(self.table.clock(), UTC)
+        for source_id in [i for i in self._left if i not in observed and i not in table.sources]:
+            known = table.described(source_id) or self._by_name(source_id)
+            if known is not None:
+                source = table.sources[source_id] = Source(ended_now(known, now), written=True)
+                self.adopt_left(source)
+            elif table.clock() - self._found >= UNDESCRIBED_S:
+                self._give_up(source_id)
+        for source_id in [i for i in table.rows if i not in observed and i not in table.sources]:
+            if source_id not in self._left:
+                table.forget(source_id)
+
+    def _by_name(self, source_id: str) -> ObservedSource | None:
+        placed = ((left.placed, left.path) for left in self._left[source_id])
+        return next((source_from_name(named, path) for named, path in placed if named is not None), None)
+
+    def _give_up(self, source_id: str) -> None:
+        lefts = self._left.pop(source_id)
+        size = sum(size_of(left.path) for left in lefts)
+        self.gaps.of_unknown(source_id, size, f"nobody can tell whose the log of {source_id[:12]} was")
+        for left in lefts:
+            left.path.unlink(missing_ok=True)
 
     def adopt_claims(self, source: Source) -> None:
         """Turn a source's claims into links, in the order in which their files were made."""

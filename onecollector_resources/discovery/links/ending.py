@@ -17,7 +17,7 @@ from onecollector_resources.discovery.links.counting import count_new
 from onecollector_resources.discovery.links.gaps import LinkGaps
 from onecollector_resources.discovery.links.link import Link, Source, size_of
 from onecollector_resources.discovery.links.placed_heads import PlacedHeads
-from onecollector_resources.discovery.links.spooling import Spools
+from onecollector_resources.discovery.links.spooling import Spools, uncopied
 from onecollector_resources.discovery.links.table import LinkTable
 from onecollector_resources.discovery.retention import Drop, Held, Limits, links_to_drop
 
@@ -36,7 +36,7 @@ class Ending:
         """A source is no longer on the host: none of its files grows any more."""
         for link in source.links.values():
             self.table.set_finished(link)
-        observed = source.observed
+        observed, source.gone = source.observed, True
         if observed.running:
             source.observed = replace(observed, running=False, ended=observed.ended or datetime.now(UTC))
 
@@ -46,7 +46,7 @@ class Ending:
         for source_id, segment, records in items:
             source = self.table.sources.get(source_id)
             link = source.links.get(segment) if source else None
-            if link is None or not link.finished:
+            if link is None or not link.finished or uncopied(link):
                 continue
             count_new(link)
             if records >= link.records and not link.delivered:
@@ -59,7 +59,8 @@ class Ending:
         """Remove the links that may or must go (gaps); answers how many. ``now`` in epoch seconds."""
         finished = {link.key: link for link in self.table.links() if link.finished}
         held = [
-            Held(*key, link.created, size_of(link.path), link.read, link.delivered) for key, link in finished.items()
+            Held(*key, link.created, size_of(link.path) + uncopied(link), link.read, link.delivered)
+            for key, link in finished.items()
         ]
         free = shutil.disk_usage(self.table.docker_links or self.table.file_links).free
         drops = links_to_drop(held, self.limits, now=now, free=free)
@@ -83,6 +84,7 @@ class Ending:
         table = self.table
         source = table.sources[link.observed.source_id]
         self.spools.close(link)
+        self.spools.remember_followed(link)
         held = link.source or link.path
         ours = any(tree in held.parents for tree in table.trees)
         size, mark = size_of(held), ""
@@ -113,8 +115,11 @@ class Ending:
             for source_id, source in self.table.sources.items()
             if not source.links and not source.observed.running and source.observed.ended is not None
         ]
+        claims = self.table.claims
         for source_id in gone:
-            if not Path(self.table.sources[source_id].observed.log_path or "/nonexistent").exists() and not (
-                self.table.claims is not None and source_id in self.table.claims.waiting()
-            ):
+            source = self.table.sources[source_id]
+            path = source.observed.log_path
+            # A container without a file may be started again as long as it is there.
+            there = Path(path).exists() if path else not source.gone
+            if not there and not (claims is not None and source_id in claims.waiting()):
                 self.table.forget(source_id)

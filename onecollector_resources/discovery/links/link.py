@@ -37,6 +37,10 @@ class Link:
     left_out: int = 0
     """Records 1 to this are older than the backfill's border."""
     truncated: bool = False
+    largest: int = 0
+    """The largest size that was seen: a file that is shorter was truncated in place."""
+    changed: int = 0
+    """Time of its last change that was looked at, in ns."""
     spool: FileSpool | None = None
     source: Path | None = None
     """What a spool copies: a pending link, or a file on another file system."""
@@ -106,9 +110,13 @@ class Source:
     links: dict[int, Link] = field(default_factory=dict)
     folder_mtime: int = -1
     next_segment: int = 0
+    written: bool = False
+    """Whether the journal has its description."""
     done: dict[Inode, Done] = field(default_factory=dict)
     """Delivered files whose links went while the files may still be there."""
     spool_reason: str = ""
+    gone: bool = False
+    """Whether it is no longer on the host."""
     rested: datetime | None = None
     """When it had ended, as of the last look at its folder; None while it runs."""
     look_again: float = 0.0
@@ -116,6 +124,7 @@ class Source:
 
     def describe(self, observed: ObservedSource) -> None:
         """It is described anew."""
+        self.gone = False
         # Nearly always it is the very record that it was: a thousand sources are described in every turn.
         if observed is not self.observed:
             self.observed = observed

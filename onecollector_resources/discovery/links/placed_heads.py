@@ -18,13 +18,15 @@ class PlacedHeads:
     """Heads of placed links. Those of plain files are compared with all; of others only long first lines can tie."""
 
     table: LinkTable
-    _long: set[bytes] = field(default_factory=set)
+    _long: dict[bytes, tuple[str, int]] = field(default_factory=dict)
+    """With the link that has it: a file that is linked again does not tie with itself."""
 
     def judge(self, link: Link, profile: str) -> Judgement:
         """Whether a file can be placed, by ``link.head``."""
         if profile == "plain":
             return judge_plain(link.head, self._plain())
-        return judge_timed(link.head, self._long, finished=link.finished)
+        others = () if self._long.get(link.head) == link.key else self._long
+        return judge_timed(link.head, others, finished=link.finished)
 
     def remember(self, link: Link) -> None:
         """A link was placed."""
@@ -34,12 +36,12 @@ class PlacedHeads:
             except OSError:
                 return
         if _is_long(link.head):
-            self._long.add(link.head)
+            self._long.setdefault(link.head, link.key)
 
     def let_go(self, link: Link) -> None:
         """A link goes."""
         if len(self._long) > MOST_LONG_HEADS and _is_long(link.head):
-            self._long.discard(link.head)
+            self._long.pop(link.head, None)
 
     def _plain(self) -> Iterator[bytes]:
         for source in self.table.sources.values():

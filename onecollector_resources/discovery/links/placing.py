@@ -35,7 +35,11 @@ class Placing:
         """The same of one source."""
         for link in list(source.links.values()):
             if not link.placed:
-                self._place(source, link)
+                try:
+                    self._place(source, link)
+                except OSError as error:
+                    # One file's trouble is not that of the thousand others; the next turn tries again.
+                    link.reason = f"cannot be placed: {error.strerror}"
 
     def _place(self, source: Source, link: Link) -> None:
         observed = source.observed

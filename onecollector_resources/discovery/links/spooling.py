@@ -6,17 +6,19 @@ the container's log API is followed. A spool is placed at once, under the Docker
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from onecollector_resources.discovery.api_spool import resume_point
 from onecollector_resources.discovery.claims import Inode, inode_of
 from onecollector_resources.discovery.linker import PENDING
 from onecollector_resources.discovery.links.border import Border
 from onecollector_resources.discovery.links.link import Link, Source
-from onecollector_resources.discovery.links.table import LinkTable
+from onecollector_resources.discovery.links.table import FOLLOWED, LinkTable
 from onecollector_resources.discovery.links_model import link_name
 from onecollector_resources.discovery.spool import FileSpool
 from onecollector_resources.records import ObservedSource, pipeline_name
@@ -38,8 +40,8 @@ class Spools:
 
     def spool_tie(self, source: Source, link: Link) -> None:
         """Copy a pending file that starts like another one."""
-        # The source of the copy is the pending link: it keeps the file whatever becomes of its name.
-        del source.links[link.segment]
+        # The source of the copy is the pending link: it keeps the file whatever becomes of its name. The spool takes its
+        # place once it is there.
         self.spool_file(source, link.segment, link.path, link.inode, _framing(source.observed))
 
     def spool_file(self, source: Source, segment: int, origin: Path, inode: Inode, framing: Framing) -> None:
@@ -69,11 +71,15 @@ class Spools:
     def api_file(self, source: Source, segment: int | None) -> Path:
         """The file that a container's log API is followed into; a new segment closes the one before."""
         source.spool_reason = source.spool_reason or f"log driver {source.observed.driver} keeps no file"
-        if segment is None and source.links:
-            return source.links[max(source.links)].path
+        newest = source.links[max(source.links)] if source.links else None
+        # One that grows no more may be delivered and go at any moment.
+        if segment is None and newest is not None and not newest.finished:
+            return newest.path
         number = source.next_segment if segment is None else segment
+        if newest is not None:
+            self.remember_followed(newest)
         for link in source.links.values():
-            link.finished = True
+            self.table.set_finished(link)
         path = self._path(source, number)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch(mode=0o600)
@@ -90,7 +96,24 @@ class Spools:
         no_file = (
             observed.driver not in ("json-file", "") or self.table.docker_links is None or bool(source.spool_reason)
         )
-        return no_file and (not source.links or not all(link.finished for link in source.links.values()))
+        grows = any(not link.finished for link in source.links.values())
+        return no_file and (observed.running or not source.links or grows)
+
+    def remember_followed(self, link: Link) -> None:
+        """Write down how far a container's log API was followed, before its file ends or goes."""
+        if link.mode != "spool" or link.source is not None or link.observed.kind != "container":
+            return
+        key = FOLLOWED + link.observed.source_id
+        known = json.loads(self.table.journal.load_value(key) or '[-1, "", 0]')
+        last, count = resume_point(link.path)
+        if last and link.segment >= known[0]:
+            self.table.journal.save_value(key, json.dumps([link.segment, last, count]))
+
+    def followed(self, source_id: str) -> tuple[str, int]:
+        """(time of the last record, how many of the last records have it); ("", 0) for none."""
+        text = self.table.journal.load_value(FOLLOWED + source_id)
+        _, last, count = json.loads(text) if text else (-1, "", 0)
+        return last, count
 
     def close(self, link: Link) -> None:
         """Let go of the file that a link copies, if it does."""
@@ -127,6 +150,16 @@ def pump(links: Iterable[Link], now: datetime) -> int:
         except OSError as error:
             link.reason = f"spool: {error.strerror}"
     return copied
+
+
+def uncopied(link: Link) -> int:
+    """Bytes of the file that a spool copies which are not in the spool yet."""
+    if link.spool is None:
+        return 0
+    try:
+        return link.spool.behind()
+    except (OSError, ValueError):
+        return 0
 
 
 def _framing(observed: ObservedSource) -> Framing:

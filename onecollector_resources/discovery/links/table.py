@@ -11,7 +11,11 @@ from pathlib import Path
 
 from onecollector_resources.discovery.claims import Claims, Inode
 from onecollector_resources.discovery.links.link import Link, Source
-from onecollector_resources.discovery.links_model import LinkJournal, LinkRow
+from onecollector_resources.discovery.links_model import LinkJournal, LinkRow, source_from_text, source_to_text
+from onecollector_resources.records import ObservedSource
+
+DESCRIBED, FOLLOWED = "source/", "followed/"
+"""Keys of the journal, before a source's id: its description; how far its log API was followed."""
 
 
 @dataclass(slots=True)
@@ -69,8 +73,16 @@ class LinkTable:
         if self.claims is not None and source.observed.kind == "container":
             self.claims.know(source_id, inode)
         source.next_segment = max(source.next_segment, segment + 1)
+        if not source.written:
+            self.journal.save_value(DESCRIBED + source_id, source_to_text(source.observed))
+            source.written = True
         self.save(link)
         return link
+
+    def described(self, source_id: str) -> ObservedSource | None:
+        """How an earlier process described a source."""
+        text = self.journal.load_value(DESCRIBED + source_id)
+        return source_from_text(text) if text else None
 
     def set_finished(self, link: Link, finished: bool = True) -> None:
         """Whether its file grows no more."""
@@ -82,6 +94,8 @@ class LinkTable:
         """A source is gone and all its files with it."""
         for segment in self.rows.pop(source_id, {}):
             self.journal.forget_link(source_id, segment)
-        del self.sources[source_id]
+        for key in (DESCRIBED, FOLLOWED):
+            self.journal.forget_value(key + source_id)
+        self.sources.pop(source_id, None)
         if self.claims is not None:
             self.claims.forget(source_id)
