@@ -50,6 +50,8 @@ def loki_config(settings: Settings, *, data_dir: Path, http_port: int, grpc_port
             "http_server_write_timeout": "10m",
             "grpc_server_max_recv_msg_size": MESSAGE_BYTES,
             "grpc_server_max_send_msg_size": MESSAGE_BYTES,
+            # One client that is slow to go holds a stop up for this long: 30 s by default.
+            "graceful_shutdown_timeout": "5s",
             "log_level": "warn",
         },
         "common": {
