@@ -109,7 +109,7 @@ def test_a_port_that_was_taken_meanwhile_is_named_with_its_holder(machine: Machi
     holder = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"])
     try:
         wait_until("the port is taken", lambda: answers(port), 10)
-        refused = machine.cli("up", code=1)
+        refused = machine.cli("up", code=2)
         assert str(port) in refused.stderr
         assert str(holder.pid) in refused.stderr
         assert "Traceback" not in refused.stderr
