@@ -13,20 +13,10 @@ from onecollector_resources.collector.builder import OtelConfigBuilder
 from onecollector_resources.collector.names import component_names
 from onecollector_resources.records import LogSource
 from onecollector_resources.registry.store import LogSourceRegistry
+from onecollector_resources.runtime import Runtime, collector_environment
 from onecollector_resources.settings import Settings, TenantSettings
 
 TENANTS, SOURCES, ROUNDS = 20, 1_000, 7
-ENVIRONMENT = {
-    "OC_STATE": "/tmp",
-    "OC_DOCKER_LINKS": "/tmp",
-    "OC_FILE_LINKS": "/tmp",
-    "OC_LOKI_URL": "http://127.0.0.1:3100",
-    "OC_HOST": "h",
-    "OC_ENV": "e",
-    "OC_HEALTH_ENDPOINT": "127.0.0.1:13133",
-    "OC_METRICS_HOST": "127.0.0.1",
-    "OC_METRICS_PORT": "8888",
-}
 
 
 def main() -> None:
@@ -61,14 +51,19 @@ def main() -> None:
             actor="bench",
         )
         names = component_names(binary)
+        # What `up` would give the binary, so that the check is the one of a real host.
+        runtime = Runtime(
+            "http://127.0.0.1:3100", 3100, 9095, 7610, 13133, 8888, 3000, 4000, "", folder, "", str(binary), "", 1
+        )
+        environment = collector_environment(settings.layout, runtime, host="h", environment="bench")
         built, checked = [], []
         for _ in range(ROUNDS):
             began = time.perf_counter()
             builder = OtelConfigBuilder(settings, names)
             builder.load_registry_state(registry)
-            config = builder.generate_config(binary, ENVIRONMENT)
+            config = builder.generate_config(binary, environment)
             middle = time.perf_counter()
-            findings = builder.validate_config(config.text, binary, ENVIRONMENT)
+            findings = builder.validate_config(config.text, binary, environment)
             assert not findings, findings
             built.append(middle - began)
             checked.append(time.perf_counter() - began)
