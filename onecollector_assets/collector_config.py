@@ -8,6 +8,7 @@ import dagster as dg
 from onecollector_assets.presentation import config_diff, findings_table, markdown_table
 from onecollector_resources.collector.builder import AGENT_CLASS
 from onecollector_resources.collector.leaving import take_back
+from onecollector_resources.collector.lines import told
 from onecollector_resources.dagster_resources import OneCollectorResource
 
 ACTOR = "dagster"
@@ -80,10 +81,10 @@ def config_is_valid(context: dg.AssetCheckExecutionContext, onecollector: OneCol
         )
     return dg.AssetCheckResult(
         passed=not errors,
-        description=f"{errors[0].where}: {errors[0].message}" if errors else "accepted by rules and binary",
+        description=told(errors[0], config.text) if errors else "accepted by rules and binary",
         metadata={
             "hash": config.hash,
-            "findings": dg.MetadataValue.md(findings_table(findings)),
+            "findings": dg.MetadataValue.md(findings_table(findings, config.text)),
             "seconds": round(time.monotonic() - began, 3),
         },
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from onecollector_resources.collector.lines import line_of
 from onecollector_resources.records import Finding, LogSource
 
 ROWS = 50
@@ -46,6 +47,7 @@ def config_diff(before: str, after: str) -> str:
     return "```diff\n" + "\n".join(shown) + more + "\n```"
 
 
-def findings_table(findings: Iterable[Finding]) -> str:
-    """Findings with the place and the fix."""
-    return markdown_table(("level", "where", "what", "fix"), [(f.level, f.where, f.message, f.fix) for f in findings])
+def findings_table(findings: Iterable[Finding], text: str) -> str:
+    """Findings in a config's text, with the line, the place and the fix."""
+    rows = [(f.level, line_of(text, f.where) or "", f.where, f.message, f.fix) for f in findings]
+    return markdown_table(("level", "line", "where", "what", "fix"), rows)

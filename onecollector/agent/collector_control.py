@@ -25,6 +25,7 @@ from onecollector.agent.commit_confirm import ConfigState, confirmed, from_json,
 from onecollector.agent.disk_watch import free_bytes
 from onecollector.agent.journal import AgentJournal
 from onecollector_resources.collector.in_force import live_pipelines
+from onecollector_resources.collector.lines import told
 from onecollector_resources.collector.metrics import queued_bytes
 from onecollector_resources.collector.probe import Probe, write_probes
 from onecollector_resources.collector.rules import check_rules
@@ -188,7 +189,7 @@ class CollectorControl:
         except CollectorBinaryError as error:
             raise PushRefused("undecided", [str(error)]) from error
         if findings:
-            reasons = [f"{f.where}: {f.message}" for f in findings]
+            reasons = [told(finding, text) for finding in findings]
             self.journal.reject(config_hash, reasons[0])
             raise PushRefused("rejected", reasons)
         checked = self.clock()

@@ -18,34 +18,53 @@ from onecollector_resources.records import Finding
 __all__ = ["CollectorBinaryError", "ComponentNames", "component_names", "parse_errors", "validate_with_binary"]
 
 TIMEOUT_S = 30
-WHERE = re.compile(
-    r"(?:'(?P<quoted>[\w.:/+-]+)'|(?P<path>(?:service|receivers|processors|exporters|extensions)[:.][\w.:/+-]*))"
+STAMP = re.compile(r"^\d{4}[/-]\d\d[/-]\d\d\S* (\d\d:\d\d:\d\d )?")
+CHAIN = re.compile(r"(?:decoding failed due to the following error\(s\):|error\(s\) decoding:)$")
+"""Ends a line that only leads to the next one."""
+
+READING = re.compile(r"'(?P<section>\w+)' error reading configuration for \"(?P<name>[^\"]+)\"")
+UNKNOWN = re.compile(r"'(?P<section>\w+)' unknown type: \"[^\"]*\" for id: \"(?P<name>[^\"]*)\"")
+CREATING = re.compile(
+    r"failed to create \"(?P<name>[^\"]+)\" (?P<kind>receiver|processor|exporter|extension|connector)\b"
 )
+INVALID = re.compile(r"'[^']*' has invalid keys: (?P<key>[\w./-]+)")
+QUOTED = re.compile(r"^'(?P<key>[\w.:/+\[\]-]+)' ")
+PATH = re.compile(r"(?P<path>(?:service|receivers|processors|exporters|extensions)::[\w.:/+-]*[\w+-])")
 
 
 def parse_errors(output: str) -> tuple[Finding, ...]:
-    """Findings out of what the binary printed: one a line, at the place that it names."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    lines = [re.sub(r"^\d{4}[/-]\d\d[/-]\d\d\S* (\d\d:\d\d:\d\d )?", "", line) for line in lines]
-    kept = [
-        line
-        for line in lines
-        if not line.lower().startswith(("usage:", "for more", "flags:")) and "[MISSING]" not in line
-    ]
-    out, seen = [], set()
-    for line in kept:
-        text = re.sub(r"^Error: ", "", line)
-        if (
-            text in seen
-            or text.endswith("error(s) decoding:")
-            or text in ("decoding failed due to the following error(s):",)
-        ):
+    """Findings out of what the binary printed, at the place that it names: ``processors::memory_limiter::limit_mib``.
+
+    Its errors are a tree, a line a level: what leads to the next line is taken for the way there.
+    """
+    out: dict[str, Finding] = {}
+    below = ""
+    for line in output.splitlines():
+        text = re.sub(r"^(Error: |\* )+", "", STAMP.sub("", line.strip()))
+        if text.startswith("Usage:"):
+            break
+        if not text or "[MISSING]" in text:
             continue
-        seen.add(text)
-        match = WHERE.search(text)
-        where = (match["quoted"] or match["path"]) if match else "config"
-        out.append(Finding("error", "binary", where, text[:600], "mend it; the collector refuses to start with it"))
-    return tuple(out[:20])
+        reading = READING.search(text)
+        if CHAIN.search(text):
+            below = f"{reading['section']}::{reading['name']}" if reading else ""
+            continue
+        where = _place(text, below)
+        out.setdefault(text, Finding("error", "binary", where, text[:600], "mend it; the collector refuses to start"))
+    return tuple(out.values())[:20]
+
+
+def _place(text: str, below: str) -> str:
+    for pattern in (READING, UNKNOWN):
+        if match := pattern.search(text):
+            return f"{match['section']}::{match['name']}"
+    if match := CREATING.search(text):
+        return f"{match['kind']}s::{match['name']}"
+    if match := PATH.search(text):
+        return match["path"]
+    if match := INVALID.search(text) or QUOTED.search(text):
+        return "::".join(filter(None, (below, match["key"].replace(".", "::"))))
+    return below or "config"
 
 
 def validate_with_binary(text: str, binary: Path, environment: Mapping[str, str] | None = None) -> tuple[Finding, ...]:

@@ -93,7 +93,9 @@ def test_a_config_that_the_binary_refuses_is_rejected_with_the_line_and_remember
     config = changed(stack, processors__memory_limiter__limit_mib="lots")
     result = push_and_expect_the_old_one(stack, manager, config)
     assert result.state == "rejected"
+    line = 1 + next(n for n, text in enumerate(config.text.splitlines()) if "limit_mib: lots" in text)
     assert "limit_mib" in " ".join(result.reasons)
+    assert f"line {line}:" in result.reasons[0] or f"line {line - 1}:" in result.reasons[0], result.reasons
     again = manager.push_config_to_collector(config)
     assert "rejected before" in " ".join(again.reasons)
 
