@@ -41,4 +41,5 @@ def line_of(text: str, where: str) -> int | None:
 def told(finding: Finding, text: str) -> str:
     """A finding in one line: ``line 42: receivers.x.storage: expected ..., found ...``."""
     line = line_of(text, finding.where)
-    return f"{f'line {line}: ' if line else ''}{finding.where}: {finding.message}"
+    place = "" if finding.message.startswith(finding.where) else f"{finding.where}: "
+    return f"{f'line {line}: ' if line else ''}{place}{finding.message}"
