@@ -94,6 +94,18 @@ def test_two_containers_of_one_name_in_sequence_are_two_sources(stack: Stack) ->
     assert sorted(lines_of(stack, service, 2)) == ["first", "second"]
 
 
+def test_a_label_that_changes_on_recreation_moves_the_lines_and_not_those_before(stack: Stack) -> None:
+    before, after, name = unique("before"), unique("after"), unique("moved")
+    first = stack.run("echo one", service=before, name=name)
+    first.wait()
+    first.remove(force=True)
+    stack.run("echo two", service=after, name=name, labels={"onecollector.io/tenant": "acme"})
+    assert lines_of(stack, after, 1, "acme") == ["two"]
+    assert lines_of(stack, before, 1) == ["one"]
+    rows = stack.registry("select service, tenant from sources where name = :name order by first_seen", name=name)
+    assert [(row["service"], row["tenant"]) for row in rows] == [(before, "default"), (after, "acme")]
+
+
 @pytest.mark.parametrize(
     "service",
     ["with space", 'quo"te', "new\nline", "../../etc/passwd", "ünïcode", "x" * 10_000, "-rf", ".hidden"],
