@@ -6,13 +6,11 @@ measured is what a user has. The stack is taken down and its folder removed also
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 import uuid
@@ -25,11 +23,11 @@ from typing import Any
 import httpx
 import yaml
 
+from onecollector.local.engine import DEMO_IMAGE, import_demo_image
 from onecollector_resources.layout import StateLayout
 from onecollector_resources.runtime import Runtime, load_runtime
 
-APPLETS = ("sh", "echo", "seq", "cat", "sleep", "date", "head", "tr", "yes", "dd", "printf", "usleep")
-IMAGE = "onecollector-bench:latest"
+IMAGE = f"{DEMO_IMAGE}:latest"
 
 
 def wait_until(what: str, condition: Callable[[], Any], deadline_s: float, every_s: float = 0.02) -> Any:
@@ -42,22 +40,6 @@ def wait_until(what: str, condition: Callable[[], Any], deadline_s: float, every
         if time.monotonic() > end:
             raise TimeoutError(f"not within {deadline_s:.0f} s: {what}")
         time.sleep(every_s)
-
-
-def busybox_tar() -> bytes:
-    """A root file system with a static busybox and links for the applets."""
-    busybox = next(p for p in (shutil.which("busybox"), "/bin/busybox") if p and Path(p).exists())
-    data = Path(busybox).read_bytes()
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        entry = tarfile.TarInfo("bin/busybox")
-        entry.size, entry.mode = len(data), 0o755
-        tar.addfile(entry, io.BytesIO(data))
-        for name in APPLETS:
-            link = tarfile.TarInfo(f"bin/{name}")
-            link.type, link.linkname, link.mode = tarfile.SYMTYPE, "busybox", 0o777
-            tar.addfile(link)
-    return out.getvalue()
 
 
 @dataclass
@@ -76,7 +58,7 @@ class Stack:
         self.http = httpx.Client(timeout=60)
         self.docker: Any = docker.DockerClient(base_url=self.runtime.docker_host) if self.runtime.docker_host else None
         if self.docker is not None:
-            self.docker.api.import_image_from_data(busybox_tar(), repository="onecollector-bench", tag="latest")
+            import_demo_image(self.docker.api)
 
     def cli(self, *args: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run ``onecollector ARGS`` on this stack."""

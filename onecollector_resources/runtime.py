@@ -42,6 +42,19 @@ class Runtime:
     """Older lines are left out ($OC_BACKFILL_FROM_NS); 0: none."""
 
     @property
+    def ports(self) -> dict[str, int]:
+        """The port of each part that listens."""
+        return {
+            "loki": self.loki_port,
+            "loki_grpc": self.loki_grpc_port,
+            "agent": self.agent_port,
+            "collector_health": self.collector_health_port,
+            "collector_metrics": self.collector_metrics_port,
+            "dagster": self.dagster_port,
+            "code_server": self.code_server_port,
+        }
+
+    @property
     def agent_url(self) -> str:
         return f"http://127.0.0.1:{self.agent_port}"
 

@@ -17,6 +17,7 @@ from onecollector_resources.collector.names import CollectorBinaryError
 from onecollector_resources.collector.transports import TransportError
 from onecollector_resources.dagster_resources import OneCollectorResource
 from onecollector_resources.health.delivery import delivered, gaps_of
+from onecollector_resources.health.memory import PROVED_AT, PROVED_LINES
 from onecollector_resources.health.monitor import Discarded, judge_flow, rises
 from onecollector_resources.health.rounds import ProofRounds
 from onecollector_resources.loki.querier import LokiError
@@ -102,6 +103,8 @@ def _look(context: dg.SensorEvaluationContext, onecollector: OneCollectorResourc
         }
     )
     complete = sum(1 for row in rows if row.complete)
+    registry.set_mark(PROVED_AT, int(now.timestamp()))
+    registry.set_mark(PROVED_LINES, sum(row.found for row in rows))
     context.log.info(
         "%s of %s files complete, %s delivered, %s flows changed, %s new gaps",
         complete,

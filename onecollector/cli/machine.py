@@ -129,7 +129,7 @@ def status(json_: Json = False) -> None:
 
     Example: onecollector status
     """
-    from onecollector.local.status import human_age, read_status, sources_line
+    from onecollector.local.status import human_age, proved_line, read_status, sources_line
     from onecollector_resources.runtime import load_runtime
     from onecollector_resources.settings import load_settings
 
@@ -143,6 +143,8 @@ def status(json_: Json = False) -> None:
                 "sources": found.sources,
                 "proved": found.proved,
                 "provable": found.provable,
+                "proved_at": found.proved_at or None,
+                "proved_lines": found.proved_lines,
                 "gaps_24h": found.gaps_24h,
             }
         )
@@ -163,7 +165,7 @@ def status(json_: Json = False) -> None:
     ]
     out.print(table(("PART", "HEALTH", "PID", "PORT", "MEM", "SINCE", "NOTE", "LOG"), rows, ("PID", "PORT", "MEM")))
     out.print(Text(as_pasted(f"SOURCES     {sources_line(found.sources)}")))
-    out.print(Text(f"PROVED      {found.proved} of {found.provable} sources complete"))
+    out.print(Text(f"PROVED      {proved_line(found, now)}"))
     gaps = (
         "cannot be read"
         if found.gaps_24h is None

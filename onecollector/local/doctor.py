@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from onecollector.local.engine import EngineUnreachable, connect
-from onecollector.local.ports import PREFERRED, holder_of, is_free, taken_message
+from onecollector.local.ports import held_by_strangers, taken_message
 from onecollector.local.processes import marked_processes
 from onecollector_resources.records import Finding
 from onecollector_resources.runtime import Runtime, RuntimeMissing, load_runtime
@@ -191,24 +191,12 @@ def examine_ports(settings: Settings, runtime: Runtime | None) -> Examination:
     if runtime is None:
         return Examination("ports", "ports: not chosen yet", ())
     ours = {process.pid for process in marked_processes(settings.layout)}
-    ports = {
-        "loki": runtime.loki_port,
-        "loki_grpc": runtime.loki_grpc_port,
-        "agent": runtime.agent_port,
-        "collector_health": runtime.collector_health_port,
-        "collector_metrics": runtime.collector_metrics_port,
-        "dagster": runtime.dagster_port,
-        "code_server": runtime.code_server_port,
-    }
     found = []
-    for part in PREFERRED:
-        if part.startswith("loki") and settings.loki.url:
-            continue
-        holder = None if is_free(ports[part]) else holder_of(ports[part])
-        if holder is not None and holder.pid not in ours:
-            # Whose pid we may not see we cannot end either.
-            fix = f"kill {holder.pid}" if holder.pid else f"see who: sudo ss -ltnp 'sport = :{ports[part]}'"
-            found.append(Finding("error", "port-taken", str(ports[part]), taken_message(part, ports[part]), fix))
+    for part, holder in held_by_strangers(runtime.ports, ours, loki=settings.loki.url is None):
+        port = runtime.ports[part]
+        # Whose pid we may not see we cannot end either.
+        fix = f"kill {holder.pid}" if holder and holder.pid else f"see who: sudo ss -ltnp 'sport = :{port}'"
+        found.append(Finding("error", "port-taken", str(port), taken_message(part, port), fix))
     return Examination("ports", "ports are ours or free", tuple(found))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +70,21 @@ def holder_of(port: int) -> Holder | None:
             except psutil.Error:
                 return Holder(connection.pid, "?")
     return None
+
+
+def held_by_strangers(
+    ports: Mapping[str, int], ours: Collection[int], *, loki: bool
+) -> Iterator[tuple[str, Holder | None]]:
+    """Parts whose port is held by none of ``ours`` (pids), with the holder where it can be seen.
+
+    Without ``loki`` its ports do not matter: it is somebody else's.
+    """
+    for part, port in ports.items():
+        if is_free(port) or (part.startswith("loki") and not loki):
+            continue
+        holder = holder_of(port)
+        if holder is None or holder.pid not in ours:
+            yield part, holder
 
 
 def port_pool() -> range:

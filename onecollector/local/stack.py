@@ -19,7 +19,7 @@ from pathlib import Path
 
 from onecollector.local.engine import EngineUse, stop_own_engine, use_engine
 from onecollector.local.health import PartHealth, part_health
-from onecollector.local.ports import PREFERRED, choose_ports, is_free, taken_message
+from onecollector.local.ports import choose_ports, held_by_strangers, taken_message
 from onecollector.local.processes import end_marked, marked_processes
 from onecollector.local.programs import collector_run_script, dagster_yaml, programs, shared_environment, workspace_yaml
 from onecollector.local.supervisor import Supervisor, SupervisorError
@@ -86,17 +86,7 @@ def _remembered(layout: StateLayout) -> Runtime | None:
 def plan_runtime(settings: Settings, engine: EngineUse) -> Runtime:
     """Ports, addresses and binaries of this machine. Raises PortTaken, UpFailed."""
     before = _remembered(settings.layout)
-    known: dict[str, int] = {}
-    if before is not None:
-        known = {
-            "loki": before.loki_port,
-            "loki_grpc": before.loki_grpc_port,
-            "agent": before.agent_port,
-            "collector_health": before.collector_health_port,
-            "collector_metrics": before.collector_metrics_port,
-            "dagster": before.dagster_port,
-            "code_server": before.code_server_port,
-        }
+    known = before.ports if before is not None else {}
     wanted = {
         "loki": settings.loki.port,
         "agent": settings.agent.port,
@@ -132,25 +122,9 @@ def _backfill_from(settings: Settings) -> int:
 
 def _refuse_taken_ports(settings: Settings, runtime: Runtime) -> None:
     """A port of a part that does not run must be free now; after the start nobody could say who took it."""
-    running = {process.pid for process in marked_processes(settings.layout)}
-    ports = {
-        "loki": runtime.loki_port,
-        "loki_grpc": runtime.loki_grpc_port,
-        "agent": runtime.agent_port,
-        "collector_health": runtime.collector_health_port,
-        "collector_metrics": runtime.collector_metrics_port,
-        "dagster": runtime.dagster_port,
-        "code_server": runtime.code_server_port,
-    }
-    from onecollector.local.ports import holder_of
-
-    for part in PREFERRED:
-        if part.startswith("loki") and settings.loki.url:
-            continue
-        if not is_free(ports[part]):
-            holder = holder_of(ports[part])
-            if holder is None or holder.pid not in running:
-                raise UpFailed(taken_message(part, ports[part]))
+    ours = {process.pid for process in marked_processes(settings.layout)}
+    for part, _ in held_by_strangers(runtime.ports, ours, loki=settings.loki.url is None):
+        raise UpFailed(taken_message(part, runtime.ports[part]))
 
 
 def _refuse_missing_secrets(settings: Settings) -> None:

@@ -17,6 +17,7 @@ from onecollector.local.engine import engine_health
 from onecollector.local.health import PartHealth, agent_status, part_health
 from onecollector.local.supervisor import Supervisor
 from onecollector_resources.collector.metrics import metric_sum
+from onecollector_resources.health.memory import PROVED_AT, PROVED_LINES
 from onecollector_resources.records import LogSource
 from onecollector_resources.registry.store import LogSourceRegistry, RegistryError
 from onecollector_resources.runtime import Runtime
@@ -40,6 +41,9 @@ class Status:
     sources: SourceCounts
     proved: int
     provable: int
+    proved_at: int
+    """When that was looked at last, as epoch seconds; 0: not yet."""
+    proved_lines: int
     gaps_24h: int | None
     agent: Mapping[str, Any]
 
@@ -98,10 +102,12 @@ def read_status(settings: Settings, runtime: Runtime) -> Status:
         counts = count_sources(sources)
         live = [source for source in sources if source.phase in ("collecting", "finished")]
         proved = sum(1 for source in live if source.flow == "proved")
+        proved_at, proved_lines = registry.get_mark(PROVED_AT), registry.get_mark(PROVED_LINES)
         gaps = len(registry.list_gaps(since=datetime.now(UTC) - timedelta(days=1)))
     except RegistryError as error:
         counts, live, proved, gaps = SourceCounts({}, "", str(error)), [], 0, None
-    return Status(tuple(parts), counts, proved, len(live), gaps, agent)
+        proved_at = proved_lines = 0
+    return Status(tuple(parts), counts, proved, len(live), proved_at, proved_lines, gaps, agent)
 
 
 def _noted(part: PartHealth, note: str) -> PartHealth:
@@ -118,6 +124,14 @@ def human_age(seconds: float) -> str:
     if seconds < 86_400:
         return f"{seconds // 3600}h {seconds % 3600 // 60:02d}m"
     return f"{seconds // 86_400}d {seconds % 86_400 // 3600}h"
+
+
+def proved_line(found: Status, now: float) -> str:
+    """``4 of 4 sources complete as of 12s ago (1,204 lines)``. ``now`` in epoch seconds."""
+    if not found.proved_at:
+        return "nothing yet"
+    when = human_age(now - found.proved_at)
+    return f"{found.proved} of {found.provable} sources complete as of {when} ago ({found.proved_lines:,} lines)"
 
 
 def sources_line(counts: SourceCounts) -> str:

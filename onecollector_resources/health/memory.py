@@ -14,6 +14,9 @@ from datetime import datetime
 from onecollector_resources.health.tallies import File
 from onecollector_resources.records import SegmentRecords
 
+PROVED_AT, PROVED_LINES = "proved/at", "proved/lines"
+"""Marks of the registry: when the last proof was, in epoch seconds, and how many lines it found."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
