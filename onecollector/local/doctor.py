@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from onecollector.local.engine import EngineUnreachable, connect
+from onecollector.local.engine import EngineUnreachable, connect, usual_address
 from onecollector.local.ports import held_by_strangers, taken_message
 from onecollector.local.processes import marked_processes
 from onecollector_resources.records import Finding
@@ -76,7 +76,7 @@ def examine_docker(settings: Settings, runtime: Runtime | None) -> Examination:
             *link_tree_findings(settings, Path(info["DockerRootDir"])),
             *driver_findings(client.containers(all=False), client),
         ]
-        return Examination("docker", f"docker engine {info['ServerVersion']} at {client.base_url}", tuple(found))
+        return Examination("docker", f"docker engine {info['ServerVersion']} at {usual_address(address)}", tuple(found))
     finally:
         client.close()
 

@@ -56,6 +56,11 @@ class EngineUse:
     note: str
 
 
+def usual_address(address: str | None) -> str:
+    """The engine that is meant: the one that is named, else $DOCKER_HOST, else the default socket."""
+    return address or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+
 def connect(address: str | None, timeout_s: float = 10) -> APIClient:
     """A client of the engine at ``address``, else $DOCKER_HOST, else the default socket.
 
@@ -65,7 +70,7 @@ def connect(address: str | None, timeout_s: float = 10) -> APIClient:
     import docker.errors
     import requests
 
-    address = address or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    address = usual_address(address)
     try:
         client = docker.APIClient(base_url=address, timeout=timeout_s)  # pyright: ignore[reportArgumentType]
         client.ping()
@@ -210,11 +215,7 @@ def _described(settings: Settings, client: Any, *, own: bool) -> EngineUse:
     info = client.info()
     root = Path(info["DockerRootDir"])
     note = f"docker {info['ServerVersion']}" + (" (own engine)" if own else "")
-    address = (
-        f"unix://{own_socket(settings.layout)}"
-        if own
-        else (settings.docker.host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
-    )
+    address = f"unix://{own_socket(settings.layout)}" if own else usual_address(settings.docker.host)
     links = settings.agent.link_root or root / "onecollector" / "links"
     containers = root / "containers"
     if not (containers.is_dir() and os.access(containers, os.R_OK | os.X_OK)):
