@@ -101,7 +101,7 @@ def down(json_: Json = False) -> None:
         print_json(result)
         return
     said = "stopped" if result.supervised or result.left_over else "nothing was running"
-    extra = f", and {len(result.left_over)} processes that had lost their supervisor" if result.left_over else ""
+    extra = f", and {len(result.left_over)} processes that no supervisor had" if result.left_over else ""
     engine = ", our Docker engine too" if result.engine_stopped else ""
     console().print(Text(f"{said}{extra}{engine} in {time.monotonic() - began:.1f}s"))
 

@@ -64,12 +64,14 @@ def run_demo(settings: Settings, command: str) -> int:
     row(
         out, "stack", "  ".join(f"{part} ✓ {taken:.1f}s" for part, taken in seconds) + f"   up in {result.total_s:.1f}s"
     )
+    note = "tenant default"
     if result.runtime.docker_host:
         started = start_containers(result.runtime.docker_host, out)
     else:
         row(out, "docker", f"{result.engine}: three processes that write log files instead")
         settings, started = start_processes(settings, out)
-    ok = show_lines(settings, result.runtime.loki_url, started, out)
+        note = "with the rollout of a pipeline for plain files"
+    ok = show_lines(settings, result.runtime.loki_url, started, note, out)
     ok = show_assets(settings, started, out) and ok
     out.print()
     row(
@@ -200,7 +202,7 @@ def poll(what: Callable[[], Any], deadline_s: float, every_s: float = 0.05) -> A
     return None
 
 
-def show_lines(settings: Settings, loki_url: str, started: list[Started], out: Console) -> bool:
+def show_lines(settings: Settings, loki_url: str, started: list[Started], note: str, out: Console) -> bool:
     """Wait until a line of each is queryable; says after how many seconds."""
     waiting = {one.name: one for one in started}
     seen: dict[str, float] = {}
@@ -224,7 +226,7 @@ def show_lines(settings: Settings, loki_url: str, started: list[Started], out: C
     words = [
         f"{one.service} {seen[one.name]:.2f}s" if one.name in seen else f"{one.service} NOT SEEN" for one in started
     ]
-    row(out, "in Loki", "   ".join(words) + "      (tenant default; from start to queryable)")
+    row(out, "in Loki", "   ".join(words) + f"      (from start to queryable; {note})")
     return not waiting
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from onecollector.local.ending import wait_ended
 from onecollector.local.health import PartHealth
 from onecollector.local.supervisor import MARK, socket_path
 from onecollector_resources.layout import StateLayout
@@ -154,11 +155,9 @@ def stop_own_engine(layout: StateLayout, timeout_s: float = 40) -> bool:
         process = psutil.Process(pid)
         children = process.children(recursive=True)
         process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout_s)
-        except psutil.TimeoutExpired:
-            process.kill()
-        psutil.wait_procs(children, timeout=5)
+        for stubborn in wait_ended([process], timeout_s):
+            stubborn.kill()
+        wait_ended(children, 5)
         stopped = True
     for process in psutil.process_iter(["cmdline"]):
         # containerd and its shims outlive a killed dockerd; their arguments name our folders.

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import psutil
 
+from onecollector.local.ending import wait_ended
 from onecollector.local.supervisor import MARK
 from onecollector_resources.layout import StateLayout
 
@@ -41,11 +42,11 @@ def end_marked(layout: StateLayout, *, patience_s: float = 10) -> list[int]:
                 process.terminate()
         except psutil.NoSuchProcess:
             continue
-    _, alive = psutil.wait_procs(victims, timeout=patience_s)
+    alive = wait_ended(victims, patience_s)
     for process in alive:
         try:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs(alive, timeout=5)
+    wait_ended(alive, 5)
     return [process.pid for process in victims]

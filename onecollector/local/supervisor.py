@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
+from onecollector.local.ending import wait_ended
 from onecollector_resources.layout import StateLayout
 
 MARK = "OC_STATE_OF"
@@ -237,5 +238,5 @@ class Supervisor:
         pid = int(self._call("getPID"))
         self._call("shutdown")
         # It stops answering at once and its programs one after the other: only its own end says that all have ended.
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
-            psutil.Process(pid).wait(timeout_s)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            wait_ended([psutil.Process(pid)], timeout_s)
