@@ -138,7 +138,15 @@ def programs(settings: Settings, runtime: Runtime) -> list[Program]:
             dagster_env,
             priority=40,
         ),
-        Program("daemon", (str(bin_dir / "dagster-daemon"), "run", "-w", workspace), dagster_env, priority=50),
+        # Asked to stop it waits for the tick that is under way, which is a long poll of up to 18 s; a killed tick is
+        # taken up by the next daemon, cursor and reserved runs and all.
+        Program(
+            "daemon",
+            (str(bin_dir / "dagster-daemon"), "run", "-w", workspace),
+            dagster_env,
+            stop_wait_s=4,
+            priority=50,
+        ),
         Program(
             "webserver",
             (str(bin_dir / "dagster-webserver"), "-h", "127.0.0.1", "-p", str(runtime.dagster_port), "-w", workspace),
