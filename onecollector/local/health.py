@@ -48,12 +48,18 @@ def _get(url: str, **kwargs: Any) -> httpx.Response | None:
         return None
 
 
-def loki_health(runtime: Runtime) -> Answer:
-    """``/ready`` of Loki."""
+def loki_health(settings: Settings, runtime: Runtime) -> Answer:
+    """``/ready`` of Loki; of our own also whether it answers queries, which takes it a few seconds longer."""
     answer = _get(f"{runtime.loki_url}/ready")
     if answer is None:
         return Answer(False, f"no answer at {runtime.loki_url}")
-    return Answer(answer.status_code == 200, "" if answer.status_code == 200 else answer.text.strip()[:100])
+    if answer.status_code != 200:
+        return Answer(False, answer.text.strip()[:100])
+    if settings.loki.url is None:
+        asked = _get(f"{runtime.loki_url}/loki/api/v1/labels?since=5m", headers={"X-Scope-OrgID": "default"})
+        if asked is None or asked.status_code != 200:
+            return Answer(False, "it is ready, and does not answer queries yet")
+    return Answer(True, "")
 
 
 def collector_health(settings: Settings, runtime: Runtime) -> Answer:
@@ -128,7 +134,7 @@ def part_health(
     if "agent" not in skip:
         agent = agent_status(settings, runtime)
     asks: dict[str, Callable[[], Answer]] = {
-        "loki": lambda: loki_health(runtime),
+        "loki": lambda: loki_health(settings, runtime),
         "collector": lambda: collector_health(settings, runtime),
         "linker": lambda: Answer(True, ""),
         "agent": lambda: Answer(agent is not None, "" if agent is not None else "its API does not answer"),

@@ -17,6 +17,10 @@ from onecollector_resources.settings import Settings, config_file
 GATES = "stanza.synchronousLogEmitter"
 """Without it a kill can lose what the reader had emitted and the queue had not taken yet."""
 
+POLL_PATIENCE_S = 4
+"""Daemon and code server wait for the tick that is under way, a long poll of up to 18 s. A killed tick is taken up by the
+next daemon, cursor and reserved runs and all."""
+
 DAGSTER_YAML = {
     "telemetry": {"enabled": False},
     # No sign-up dialog in front of the first page.
@@ -136,15 +140,14 @@ def programs(settings: Settings, runtime: Runtime) -> list[Program]:
                 "control",
             ),
             dagster_env,
+            stop_wait_s=POLL_PATIENCE_S,
             priority=40,
         ),
-        # Asked to stop it waits for the tick that is under way, which is a long poll of up to 18 s; a killed tick is
-        # taken up by the next daemon, cursor and reserved runs and all.
         Program(
             "daemon",
             (str(bin_dir / "dagster-daemon"), "run", "-w", workspace),
             dagster_env,
-            stop_wait_s=4,
+            stop_wait_s=POLL_PATIENCE_S,
             priority=50,
         ),
         Program(
