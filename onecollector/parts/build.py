@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onecollector.parts.cache import appear, cache_folder, locked, work_folder
+from onecollector.parts.mends import MendFailed, mend_sources, mends_of
 from onecollector.parts.pins import GoPin, Pin, go_pin
 
 
@@ -110,6 +111,7 @@ def build(pin: Pin, go: str, log: Path) -> Path:
             run([go, "install", f"{pin.install}@v{pin.version}"], log, env, work, pin.name)
         elif pin.builder:
             _generate_collector(pin, go, log, environment, work)
+            _mend(pin, go, log, environment, work)
             tags = ["-tags", pin.tags] if pin.tags else []
             command = [go, "build", "-mod=readonly", *tags, *flags, "-o", str(made), "."]
             run(command, log, environment, work / "build", pin.name)
@@ -120,6 +122,16 @@ def build(pin: Pin, go: str, log: Path) -> Path:
             command = [go, "build", "-mod=readonly", "-trimpath", stamp, "-o", str(made), pin.module]
             run(command, log, environment, work, pin.name)
         return appear(pin, made.parent)
+
+
+def _mend(pin: Pin, go: str, log: Path, environment: dict[str, str], work: Path) -> None:
+    try:
+        mend_sources(mends_of(pin.sources), go, work / "build", work, {**os.environ, **environment}, log)
+    except (MendFailed, subprocess.CalledProcessError) as error:
+        said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
+        raise BuildFailed(
+            f"{pin.name}: {said}\n    log: {log}\n    next: see mends.yaml beside its module files: is it mended upstream?"
+        ) from error
 
 
 def _generate_collector(pin: Pin, go: str, log: Path, environment: dict[str, str], work: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -20,6 +21,7 @@ from tests.soak.faults import (
     queue_fill,
     reload_collector,
     stop_writing,
+    supervisorctl,
     writer,
 )
 
@@ -88,3 +90,25 @@ def test_five_reloads_with_loki_down_and_the_queue_full_lose_and_double_nothing(
                 reload_collector(small)
                 wait_until("a full queue again", lambda: queue_fill(small) > 0.9, 60, 0.5)
         expect_exactly(small, service, lines)
+
+
+def test_kills_of_a_collector_that_is_just_starting_lose_and_double_nothing(stack: Stack) -> None:
+    """What was under way at a kill is put back into the queue at the start: a kill in the middle of that is one, too."""
+    service, lines = unique("starting"), 200_000
+    with loki_away(stack):
+        stack.run(f"seq 1 {lines}", service=service).wait()
+        wait_until("all lines in the queue", lambda: stack.agent("/v1/status")["behind_bytes"] == 0, 60, 0.2)
+        time.sleep(3)  # a reader writes its offsets down some polls later; before that a kill lets it read all again
+        # Run here and not by the supervisor, so that its words come without delay.
+        supervisorctl(stack, "stop", "collector")
+        for turn in range(100):
+            command = ["/bin/sh", str(stack.layout.collector / "run.sh")]
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as collector:
+                assert collector.stderr is not None
+                told = next((line for line in collector.stderr if b"items left for dispatch" in line), b"")
+                assert told, "nothing was under way: the kill hits nothing"
+                time.sleep(turn % 25 * 0.0016)  # what it says it does next takes some 30 ms
+                collector.kill()
+        supervisorctl(stack, "start", "collector")
+    expect_exactly(stack, service, lines)
+    healthy_again(stack)
