@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 
 import psutil
 
-from onecollector.local.ending import wait_ended
+from onecollector.local.ending import has_ended, wait_ended
 from onecollector.local.supervisor import MARK
 from onecollector_resources.layout import StateLayout
 
@@ -30,23 +31,32 @@ def marked_processes(layout: StateLayout, *, all_pids: Iterable[int] | None = No
     return found
 
 
+ROUNDS = 5
+"""A process that is ended may have started another one a moment before."""
+
+
 def end_marked(layout: StateLayout, *, patience_s: float = 10) -> list[int]:
-    """SIGTERM (the collector: SIGKILL), then SIGKILL; answers the pids that were ended."""
-    victims = marked_processes(layout)
+    """SIGTERM (the collector: SIGKILL), then SIGKILL, until none is left; answers the pids that were ended."""
+    ended: list[int] = []
+    for _ in range(ROUNDS):
+        victims = [process for process in marked_processes(layout) if not has_ended(process)]
+        if not victims:
+            break
+        _end(victims, patience_s)
+        ended += [process.pid for process in victims]
+    return ended
+
+
+def _end(victims: list[psutil.Process], patience_s: float) -> None:
     for process in victims:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             # Asking a collector to stop loses lines while Loki refuses them; see docs/architecture.md.
             if "--feature-gates=stanza.synchronousLogEmitter" in process.cmdline():
                 process.kill()
             else:
                 process.terminate()
-        except psutil.NoSuchProcess:
-            continue
     alive = wait_ended(victims, patience_s)
     for process in alive:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
     wait_ended(alive, 5)
-    return [process.pid for process in victims]

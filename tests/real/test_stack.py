@@ -113,7 +113,7 @@ def test_a_port_that_was_taken_meanwhile_is_named_with_its_holder(machine: Machi
         assert str(port) in refused.stderr
         assert str(holder.pid) in refused.stderr
         assert "Traceback" not in refused.stderr
-        findings = json.loads(machine.cli("doctor", "--json", code=1).stdout)
+        findings = json.loads(machine.cli("doctor", "--json", code=1).stdout)["findings"]
         assert any(str(port) in json.dumps(finding) for finding in findings), findings
     finally:
         holder.kill()
