@@ -45,9 +45,10 @@ def examine_parts(settings: Settings) -> Examination:
 
 
 def _missing_part(name: str) -> Finding:
-    variable = f"ONECOLLECTOR_{name.upper().replace('-', '_')}_BINARY"
-    named = os.environ.get(variable)
-    if named:
+    from onecollector.parts.locate import named_binary
+
+    variable, named = named_binary(name)
+    if named is not None:
         text = f"{variable} names {named}, and no file is there"
         return Finding("error", "missing-part", name, text, f"mend it, or: unset {variable}")
     text = f"{name} is neither on PATH nor built"

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import psutil
 
+from onecollector.local.programs import room_to_start_kib
 from onecollector.local.supervisor import ProcessInfo, Supervisor
 from onecollector_resources.runtime import Runtime
 from onecollector_resources.settings import Settings
@@ -66,9 +67,10 @@ def collector_health(settings: Settings, runtime: Runtime) -> Answer:
     """``health_check`` of the collector, which waits while its disk has no room."""
     answer = _get(runtime.collector_health_url)
     if answer is None:
-        free, needed = shutil.disk_usage(settings.layout.collector).free >> 20, settings.collector.min_free_mib
-        if free < needed * 5 // 4:
-            return Answer(False, f"waits for room: {free} MiB free, {needed * 5 // 4} are needed; nothing is lost")
+        free = shutil.disk_usage(settings.layout.collector).free >> 20
+        needed = room_to_start_kib(settings.collector.min_free_mib) >> 10
+        if free < needed:
+            return Answer(False, f"waits for room: {free} MiB free, {needed} are needed; nothing is lost")
         return Answer(False, "health_check does not answer")
     return Answer(
         answer.status_code == 200, "" if answer.status_code == 200 else f"health_check says {answer.status_code}"

@@ -71,11 +71,15 @@ def collector_run_script(settings: Settings, runtime: Runtime) -> str:
     )
 
 
+def room_to_start_kib(min_free_mib: int) -> int:
+    """KiB that a collector needs to start: a quarter more than what ends it, so that it does not flap."""
+    return min_free_mib * 1280
+
+
 def wait_for_room(folder: Path, min_free_mib: int) -> str:
     """Shell lines that end once the folder's disk has ``min_free_mib`` and a quarter free."""
-    # A quarter more than what ends it, so that it does not start and end with every block.
     free = f'$(df -Pk {shlex.quote(str(folder))} | sed -n "2s/^[^ ]* *[0-9]* *[0-9]* *\\([0-9]*\\).*/\\1/p")'
-    return f'while [ "{free}" -lt {min_free_mib * 1280} ]; do sleep 0.5; done\n' if min_free_mib else ""
+    return f'while [ "{free}" -lt {room_to_start_kib(min_free_mib)} ]; do sleep 0.5; done\n' if min_free_mib else ""
 
 
 def dagster_yaml(settings: Settings) -> str:

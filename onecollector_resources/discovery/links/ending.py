@@ -19,6 +19,7 @@ from onecollector_resources.discovery.links.link import Link, Source, size_of
 from onecollector_resources.discovery.links.placed_heads import PlacedHeads
 from onecollector_resources.discovery.links.spooling import Spools, uncopied
 from onecollector_resources.discovery.links.table import LinkTable
+from onecollector_resources.discovery.links_model import ended_now
 from onecollector_resources.discovery.retention import Drop, Held, Limits, links_to_drop
 
 
@@ -36,9 +37,9 @@ class Ending:
         """A source is no longer on the host: none of its files grows any more."""
         for link in source.links.values():
             self.table.set_finished(link)
-        observed, source.gone = source.observed, True
-        if observed.running:
-            source.observed = replace(observed, running=False, ended=observed.ended or datetime.now(UTC))
+        source.gone = True
+        if source.observed.running:
+            source.observed = ended_now(source.observed, datetime.now(UTC))
 
     def mark_delivered(self, items: Iterable[tuple[str, int, int]]) -> int:
         """Loki has shown ``records`` of (source_id, segment); answers how many files are thereby done."""
