@@ -188,7 +188,9 @@ class OTelCollectorAgent:
                 "sizer": "bytes",
                 "queue_size": queue_mib << 20,
                 "block_on_overflow": True,
-                "num_consumers": 4,
+                # One batch at a time: two pushes to one stream that overlap can reach Loki's write-ahead log in the other
+                # order, and then its replay after a kill takes the one with the lower count for known and drops it.
+                "num_consumers": 1,
                 "batch": self.batch_processor(),
             },
         }

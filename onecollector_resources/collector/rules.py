@@ -148,6 +148,14 @@ def exporters_keep(config: Config) -> Iterator[Finding]:
                 "expected true: a full queue would drop",
                 "block_on_overflow: true",
             )
+        if queue.get("num_consumers") != 1:
+            yield _error(
+                "queue-order",
+                f"{where}.sending_queue.num_consumers",
+                f"expected 1, found {queue.get('num_consumers', 10)!r}: a Loki that is killed forgets one of two batches "
+                "of a stream that it took at once",
+                "num_consumers: 1",
+            )
         if retry.get("enabled") is not True or str(retry.get("max_elapsed_time", "5m")) not in ("0", "0s"):
             yield _error(
                 "exporter-retry",

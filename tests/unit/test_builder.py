@@ -134,6 +134,8 @@ MUTATIONS = [
     ("receiver.operators", []),
     ("exporter.sending_queue", ...),
     ("exporter.sending_queue.storage", ...),
+    ("exporter.sending_queue.num_consumers", ...),
+    ("exporter.sending_queue.num_consumers", 4),
     ("exporter.sending_queue.storage", "x"),
     ("exporter.sending_queue.block_on_overflow", False),
     ("exporter.sending_queue.block_on_overflow", ...),
