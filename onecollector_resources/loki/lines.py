@@ -5,6 +5,9 @@ time, then by those. So two ways of reading the same range give the same table, 
 chunks and replicas came in.
 """
 
+# pyarrow makes the functions of its compute module at import, where a type checker does not see them.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -184,25 +187,34 @@ def _metadata_text(metadata: pa.MapArray) -> pa.StringArray:
     return pc.binary_join(lists, "\x1f")
 
 
-def _severity(metadata: pa.MapArray, texts: Sequence[str], rank: np.ndarray[Any, Any]) -> pa.DictionaryArray:
-    """The first of ``SEVERITY_KEYS`` in a row's metadata, else the stream's ``level``, in lower case; null without."""
+def metadata_values(metadata: pa.MapArray, name: str) -> pa.StringArray:
+    """Each row's value of one key, null without."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    offsets = metadata.offsets.to_numpy()
+    at = np.flatnonzero(pc.equal(metadata.keys, name).to_numpy(zero_copy_only=False))
+    # The map's arrays are whole, whatever part of them the offsets mean.
+    at = at[(at >= offsets[0]) & (at < offsets[-1])]
+    if not len(at):
+        return pa.nulls(len(metadata), pa.string())
+    place = np.full(len(metadata), -1, np.int64)
+    place[np.searchsorted(offsets, at, side="right") - 1] = at
+    return metadata.items.take(pa.array(place, mask=place < 0))
+
+
+def _severity(metadata: pa.MapArray, texts: Sequence[str], rank: np.ndarray[Any, Any]) -> pa.DictionaryArray:
+    """The first of ``SEVERITY_KEYS`` in a row's metadata, else the stream's ``level``, in lower case; null without."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     found = pa.nulls(len(metadata), pa.string())
-    keys, offsets = metadata.keys, metadata.offsets.to_numpy()
     for name in SEVERITY_KEYS:
         if not found.null_count:
             break
-        at = np.flatnonzero(pc.equal(keys, name).to_numpy(zero_copy_only=False))
-        # The map's arrays are whole, whatever part of them the offsets mean.
-        at = at[(at >= offsets[0]) & (at < offsets[-1])]
-        if len(at):
-            place = np.full(len(metadata), -1, np.int64)
-            place[np.searchsorted(offsets, at, side="right") - 1] = at
-            values = metadata.items.take(pa.array(place, mask=place < 0))
-            found = pc.coalesce(found, values)
+        values = metadata_values(metadata, name)
+        found = values if found.null_count == len(found) else pc.coalesce(found, values)
     levels = [orjson.loads(text).get("level") for text in texts]
     if found.null_count and any(levels):
         found = pc.coalesce(found, pa.array(levels, pa.string()).take(pa.array(rank)))

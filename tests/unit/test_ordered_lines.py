@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onecollector_resources.loki.lines import LineBlock, empty_metadata, label_text, ordered
-
-Line = tuple[int, str, str, tuple[tuple[str, str], ...]]
-"""Time, labels as text, line, metadata."""
+from tests.unit.lines_model import Line, block_of, rows_of
 
 PAIRS = st.dictionaries(
     st.sampled_from(["a", "b", "severity_text"]), st.sampled_from(["", "x", "\x1f", "\\", "x\x1fb\x1fy"])
@@ -26,29 +23,12 @@ LINES = st.tuples(
 )
 
 
-def block_of(lines: Sequence[Line]) -> LineBlock:
-    streams = [labels for _, labels, _, _ in lines]  # equal label sets several times: time shards of one stream
-    return LineBlock(
-        streams=streams,
-        stream=np.arange(len(lines), dtype=np.int32),
-        time_ns=np.array([time_ns for time_ns, *_ in lines], np.int64),
-        line=pa.array([line for _, _, line, _ in lines], pa.string()),
-        metadata=pa.array([list(pairs) for *_, pairs in lines], pa.map_(pa.string(), pa.string())),
-    )
-
-
-def rows_of(table: pa.Table) -> list[Line]:
-    times = table.column("timestamp").cast(pa.int64()).to_pylist()
-    return [
-        (time_ns, row["labels"], row["line"], tuple(row["metadata"]))
-        for time_ns, row in zip(times, table.drop_columns("timestamp").to_pylist(), strict=True)
-    ]
-
-
 @given(st.lists(LINES, max_size=40))
 def test_every_line_once_in_order(lines: list[Line]) -> None:
     result = ordered(block_of(lines))
-    assert rows_of(result.table) == sorted(set(lines))
+    rows = rows_of(result.table)
+    assert sorted(rows) == sorted(set(lines))
+    assert [row[:3] for row in rows] == sorted(row[:3] for row in rows)
     assert result.duplicates == len(lines) - len(set(lines))
 
 
