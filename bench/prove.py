@@ -13,6 +13,7 @@ from bench.report import report
 from onecollector.local.ports import any_free_port
 from onecollector.parts.locate import locate
 from onecollector_resources.health.delivery import prove_records
+from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.config import render_loki_config, render_overrides
 from onecollector_resources.loki.lifecycle import LokiLifecycle
 from onecollector_resources.loki.querier import LokiQuerierClient
@@ -66,7 +67,9 @@ def main() -> None:
                 for n in range(CONTAINERS)
             ]
             began = time.perf_counter()
-            rows = prove_records(records, lambda tenant: LokiQuerierClient(loki.url, tenant, timeout_s=60), now)
+            rows = prove_records(
+                records, lambda tenant: LokiQuerierClient(LokiAccess(loki.url, tenant, timeout_s=60)), now
+            )
             took = time.perf_counter() - began
         finally:
             loki.kill()

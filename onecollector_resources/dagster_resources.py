@@ -55,7 +55,7 @@ class OneCollectorResource(dg.ConfigurableResource):
 
     def loki(self, tenant: str) -> LokiQuerierClient:
         """A tenant's view of Loki."""
-        return LokiQuerierClient(self.runtime().loki_url, tenant, bearer=self.settings().loki.bearer)
+        return LokiQuerierClient(self.settings().loki.access(self.runtime().loki_url, tenant))
 
     def ruler(self, tenant: str) -> LokiRulerClient:
         """A tenant's rules."""
@@ -67,4 +67,4 @@ class OneCollectorResource(dg.ConfigurableResource):
 
     def monitor(self) -> HealthMonitor:
         """Raises TransportError."""
-        return HealthMonitor(self.runtime().loki_url, self.manager(), bearer=self.settings().loki.bearer)
+        return HealthMonitor(self.settings().loki.access(self.runtime().loki_url, "default"), self.manager())

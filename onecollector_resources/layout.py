@@ -64,6 +64,21 @@ class StateLayout:
         return self.root / "loki"
 
     @property
+    def exports(self) -> Path:
+        """Exported Parquet, where no other place is set."""
+        return self.root / "exports"
+
+    @property
+    def catalogues(self) -> Path:
+        """What is known of chunk stores: which objects there are, and whose lines they hold."""
+        return self.root / "catalogues"
+
+    @property
+    def restores(self) -> Path:
+        """Scratch Lokis with days out of the archive, a folder for each."""
+        return self.root / "restores"
+
+    @property
     def dagster_home(self) -> Path:
         return self.root / "dagster"
 

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from platformdirs import user_config_path, user_state_path
@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from onecollector_resources.layout import StateLayout
+
+if TYPE_CHECKING:
+    from onecollector_resources.loki.access import LokiAccess
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -141,6 +144,13 @@ class LokiSettings(_Section):
     s3: S3Settings | None = Field(default=None, description="S3 store, with store: s3.")
     retention: str = Field(default="744h", description="Retention of our own Loki, as a duration.")
     bearer_env: str | None = Field(default=None, description="Variable that holds a bearer token for Loki.")
+    username: str | None = Field(default=None, description="User for basic authentication at Loki.")
+    password_env: str | None = Field(default=None, description="Variable that holds the password of `username`.")
+    authority: Path | None = Field(
+        default=None, description="File of certificates (PEM) to trust at Loki; empty: the system's."
+    )
+    certificate: Path | None = Field(default=None, description="Our certificate (PEM) for a Loki that asks for one.")
+    key: Path | None = Field(default=None, description="Private key (PEM) of `certificate`.")
     grafana_url: str | None = Field(default=None, description="Grafana whose Explore the links in Dagster open.")
     grafana_datasource: str = Field(default="loki", description="Uid of Grafana's data source for Loki.")
     alertmanager_url: str | None = Field(default=None, description="Alertmanager that the ruler notifies.")
@@ -153,6 +163,45 @@ class LokiSettings(_Section):
     def bearer(self) -> str | None:
         """The bearer token, read from the variable that ``bearer_env`` names."""
         return os.environ.get(self.bearer_env) if self.bearer_env else None
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> LokiSettings:
+        if self.bearer_env and self.username:
+            raise ValueError("give at most one of `bearer_env` and `username`")
+        if (self.username is None) != (self.password_env is None):
+            raise ValueError("`username` and `password_env` go together")
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("`certificate` and `key` go together")
+        return self
+
+    def access(self, url: str, tenant: str, *, timeout_s: float = 30) -> LokiAccess:
+        """Access to the Loki at ``url`` as ``tenant``, with what these settings say of authentication and trust.
+
+        Raises SettingsError where a variable is not set or a file is not there.
+        """
+        from onecollector_resources.loki.access import LokiAccess
+
+        for name in ("bearer_env", "password_env"):
+            variable = getattr(self, name)
+            if variable and not os.environ.get(variable):
+                raise SettingsError(
+                    f"loki.{name}: expected a value in the variable {variable}; it is not set: export it"
+                )
+        for name in ("authority", "certificate", "key"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise SettingsError(f"loki.{name}: expected a file, found none at {path}")
+        return LokiAccess(
+            url,
+            tenant,
+            bearer=self.bearer,
+            username=self.username,
+            password=os.environ.get(self.password_env) if self.password_env else None,
+            authority=self.authority,
+            certificate=self.certificate,
+            key=self.key,
+            timeout_s=timeout_s,
+        )
 
 
 class DagsterSettings(_Section):
@@ -169,6 +218,50 @@ class RegistrySettings(_Section):
         description="SQLAlchemy URL (`postgresql://user:password@host/name`); empty: sqlite under the state folder.",
     )
     history_days: float = Field(default=30, gt=0, description="Days that history is kept.")
+
+
+class ExportSettings(_Section):
+    out: str | None = Field(
+        default=None,
+        description="Where the asset log_exports writes Parquet: `file:///folder` or `s3://bucket/prefix`; empty: `exports` under the state folder.",
+    )
+    s3: S3Settings | None = Field(
+        default=None, description="How the buckets of `out` and `chunk_store` are reached; empty: as `loki.s3`."
+    )
+    query: str = Field(default='{service_name=~".+"}', description="Which lines log_exports takes, of every tenant.")
+    chunk_store: str | None = Field(
+        default=None,
+        description="Where a Loki of yours keeps its chunks, to read them there; empty: known for our own, else through the API.",
+    )
+    settle: str = Field(
+        default="150m",
+        description="In a Loki of yours lines are in the store after this long: its max_chunk_age and half an hour.",
+    )
+    start_date: str = Field(default="2026-01-01", description="First day of log_exports' partitions, UTC.")
+    look_back_hours: int = Field(
+        default=26, ge=0, le=744, description="Each hourly run looks for late lines in so many hours before its own."
+    )
+
+
+class ArchiveSettings(_Section):
+    url: str | None = Field(
+        default=None,
+        description="Where closed days are kept: `s3://bucket/prefix` or `file:///folder`; empty: no archive.",
+    )
+    s3: S3Settings | None = Field(default=None, description="How the bucket of `url` is reached; empty: as `loki.s3`.")
+    closed_after_h: float = Field(
+        default=4,
+        ge=0,
+        description="Hours after its end (UTC) that a day is archived; more than Loki's max_chunk_age (2 h by default).",
+    )
+    start_date: str = Field(default="2026-01-01", description="First day of the asset archive's partitions, UTC.")
+
+
+class RetentionSettings(_Section):
+    policies_dir: Path | None = Field(
+        default=None,
+        description="Folder of retention policies, `<tenant>.yaml`; empty: `policies` beside the settings file, where there is one.",
+    )
 
 
 class RuleSettings(_Section):
@@ -208,6 +301,9 @@ class Settings(BaseSettings):
     loki: LokiSettings = Field(default_factory=LokiSettings, description="Loki.")
     registry: RegistrySettings = Field(default_factory=RegistrySettings, description="Registry.")
     dagster: DagsterSettings = Field(default_factory=DagsterSettings, description="Dagster.")
+    export: ExportSettings = Field(default_factory=ExportSettings, description="Exports to Parquet.")
+    archive: ArchiveSettings = Field(default_factory=ArchiveSettings, description="Archive of closed days.")
+    retention: RetentionSettings = Field(default_factory=RetentionSettings, description="How long lines are kept.")
     rules: RuleSettings = Field(default_factory=RuleSettings, description="Default alert rules.")
 
     @property

@@ -13,11 +13,23 @@ def KNOWN() -> tuple[type[Exception], ...]:
     from onecollector.local.ports import PortTaken
     from onecollector.local.stack import UpFailed
     from onecollector.local.supervisor import SupervisorError
+    from onecollector_resources.archive.copy import DayOpen
+    from onecollector_resources.archive.manifest import ManifestError
+    from onecollector_resources.archive.plan import SchemaUnsupported
+    from onecollector_resources.archive.restore import RestoreFailed
+    from onecollector_resources.archive.scratch import ScratchMissing
+    from onecollector_resources.archive.shelf import NotArchived
+    from onecollector_resources.exports.plan import PlanError
     from onecollector_resources.loki.config import LokiConfigError
+    from onecollector_resources.loki.lifecycle import LokiLifecycleError
+    from onecollector_resources.loki.logql import LogqlError
     from onecollector_resources.loki.querier import LokiError
+    from onecollector_resources.loki.reading import ReadFailed
     from onecollector_resources.registry.store import RegistryError
+    from onecollector_resources.retention.policies import RetentionError
     from onecollector_resources.runtime import RuntimeMissing
     from onecollector_resources.settings import SettingsError
+    from onecollector_resources.storage.objects import StoreError
 
     return (
         SettingsError,
@@ -25,11 +37,24 @@ def KNOWN() -> tuple[type[Exception], ...]:
         RegistryError,
         LokiError,
         LokiConfigError,
+        ReadFailed,
+        LogqlError,
+        PlanError,
+        StoreError,
+        RetentionError,
         UpFailed,
         PortTaken,
         SupervisorError,
         EngineFailed,
         EngineUnreachable,
+        StoreError,
+        DayOpen,
+        ManifestError,
+        SchemaUnsupported,
+        NotArchived,
+        RestoreFailed,
+        ScratchMissing,
+        LokiLifecycleError,
         httpx.HTTPError,
     )
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 COMMANDS = (
+    "archive",
     "config",
     "demo",
     "doctor",
@@ -19,13 +20,18 @@ COMMANDS = (
     "env",
     "gaps",
     "install",
+    "labels",
     "logs",
     "loki",
     "prove",
     "query",
     "restart",
+    "retention",
+    "restore",
     "sources",
     "status",
+    "storage",
+    "tail",
     "up",
 )
 HINT = re.compile(rf"(?<![\w./-])onecollector(?= (?:{'|'.join(COMMANDS)})\b)")

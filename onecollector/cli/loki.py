@@ -61,10 +61,10 @@ def verify(json_: Json = False) -> None:
         verify_config(Path(runtime.loki_binary), settings.layout.loki / "config.yaml")
 
     def reader(tenant: str) -> LokiQuerierClient:
-        return LokiQuerierClient(runtime.loki_url, tenant, bearer=settings.loki.bearer)
+        return LokiQuerierClient(settings.loki.access(runtime.loki_url, tenant))
 
     manager = AgentManager(LocalHttpTransport.of(settings.layout, runtime), reader)
-    monitor = HealthMonitor(runtime.loki_url, manager, bearer=settings.loki.bearer)
+    monitor = HealthMonitor(settings.loki.access(runtime.loki_url, "default"), manager)
     found = (
         monitor.check_distributor_health(),
         monitor.check_ingester_health(),

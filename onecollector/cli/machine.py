@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -179,25 +180,40 @@ def status(json_: Json = False) -> None:
 
 def doctor(
     loki: Annotated[
-        str | None, typer.Option("--loki", help="Examine this Loki instead of the one in the settings.")
+        str | None,
+        typer.Option("--loki", help="Examine this Loki instead: what it would lose, double or hide, tried with lines."),
     ] = None,
+    tenant: Annotated[str, typer.Option(help="With --loki: the tenant whose limits are tried.")] = "default",
+    read_only: Annotated[bool, typer.Option("--read-only", help="With --loki: push nothing, look only.")] = False,
+    bearer_env: Annotated[str | None, typer.Option(help="With --loki: variable with a bearer token.")] = None,
+    username: Annotated[str | None, typer.Option(help="With --loki: user for basic authentication.")] = None,
+    password_env: Annotated[str | None, typer.Option(help="With --loki: variable with the password.")] = None,
+    authority: Annotated[Path | None, typer.Option(help="With --loki: certificates (PEM) to trust.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="With --loki: our certificate (PEM).")] = None,
+    key: Annotated[Path | None, typer.Option(help="With --loki: private key (PEM) of it.")] = None,
     json_: Json = False,
 ) -> None:
     """What is wrong on this machine, and the command that mends it. Exit code 1 where an error was found.
 
-    Example: onecollector doctor
+    Example: onecollector doctor --loki https://loki.example --tenant payments
     """
-    from onecollector.local.doctor import Examination, diagnose
+    from onecollector.local.doctor import diagnose
     from onecollector_resources.settings import load_settings
 
-    settings = load_settings()
     if loki:
-        from onecollector_resources.loki.preflight import preflight
+        from onecollector.cli.preflight import access_of, examine
 
-        findings = tuple(preflight(loki.rstrip("/"), sorted(settings.tenants)))
-        examined = [Examination("loki", f"loki at {loki} keeps late lines, its clock agrees", findings)]
-    else:
-        examined = diagnose(settings)
+        options = {
+            "bearer_env": bearer_env,
+            "username": username,
+            "password_env": password_env,
+            "authority": authority,
+            "certificate": certificate,
+            "key": key,
+        }
+        access = access_of(loki, tenant, options)
+        raise typer.Exit(examine(access, read_only=read_only, json_=json_))
+    examined = diagnose(load_settings())
     found = [finding for one in examined for finding in one.findings]
     errors = sum(1 for finding in found if finding.level == "error")
     if json_:

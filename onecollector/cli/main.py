@@ -10,9 +10,12 @@ from typing import Annotated
 
 import typer
 
+from onecollector.cli import archive as archive_commands
+from onecollector.cli import asking, machine, reading, tailing
 from onecollector.cli import config as config_commands
+from onecollector.cli import export as export_commands
 from onecollector.cli import loki as loki_commands
-from onecollector.cli import machine, reading
+from onecollector.cli import retention as retention_commands
 
 app = typer.Typer(
     name="onecollector",
@@ -24,6 +27,8 @@ app = typer.Typer(
 )
 app.add_typer(config_commands.app, name="config")
 app.add_typer(loki_commands.app, name="loki")
+app.add_typer(retention_commands.app, name="retention")
+app.add_typer(archive_commands.storage, name="storage")
 
 app.command("install")(machine.install)
 app.command("up")(machine.up)
@@ -36,8 +41,13 @@ app.command("logs")(machine.logs)
 app.command("demo")(machine.demo)
 app.command("sources")(reading.sources)
 app.command("prove")(reading.prove)
-app.command("query")(reading.query)
+app.command("query")(asking.query)
+app.command("tail")(tailing.tail)
+app.command("labels")(asking.labels)
 app.command("gaps")(reading.gaps)
+app.command("export")(export_commands.export)
+app.command("archive")(archive_commands.archive)
+app.command("restore")(archive_commands.restore)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,8 +1,7 @@
-"""Commands that read: sources, prove, query, gaps."""
+"""Commands that read what is known of sources: sources, prove, gaps."""
 
 from __future__ import annotations
 
-import re
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -11,16 +10,8 @@ import typer
 from rich.text import Text
 
 from onecollector.cli.machine import Json
-from onecollector.cli.render import console, print_json, table, warn
-
-
-def seconds_of(duration: str) -> float:
-    """``90s``, ``5m``, ``1h30m``, ``2d`` in seconds. Raises typer.BadParameter naming what is expected."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", duration)
-    if not parts or "".join(number + unit for number, unit in parts) != duration:
-        raise typer.BadParameter(f"expected a duration such as 90s, 5m, 1h30m or 2d, found {duration!r}")
-    scale = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-    return sum(float(number) * scale[unit] for number, unit in parts)
+from onecollector.cli.render import console, print_json, table
+from onecollector.cli.spans import seconds_of
 
 
 def sources(
@@ -105,10 +96,10 @@ def prove(
     ]
 
     def loki(name: str) -> LokiQuerierClient:
-        return LokiQuerierClient(runtime.loki_url, name, bearer=settings.loki.bearer)
+        return LokiQuerierClient(settings.loki.access(runtime.loki_url, name))
 
     manager = AgentManager(transport, loki, confirm_within_s=settings.agent.confirm_within_s)
-    monitor = HealthMonitor(runtime.loki_url, manager, bearer=settings.loki.bearer)
+    monitor = HealthMonitor(settings.loki.access(runtime.loki_url, "default"), manager)
     began = time.monotonic()
     rows = prove_records(records, loki, now)
     lost = confirm_lost(rows, records, loki, lambda: datetime.now(UTC), monitor.tenants_probed)
@@ -149,58 +140,6 @@ def prove(
         )
     )
     raise typer.Exit(1 if incomplete else 0)
-
-
-def query(
-    logql: Annotated[str, typer.Argument(help="A LogQL query.")],
-    since: Annotated[str, typer.Option(help="How far back: 90s, 5m, 1h30m, 2d.")] = "1h",
-    tenant: Annotated[str, typer.Option(help="Tenant.")] = "default",
-    limit: Annotated[int, typer.Option(help="At most this many lines, newest first.", min=1)] = 100,
-    output: Annotated[str, typer.Option(help="text, raw or jsonl.")] = "text",
-    json_: Json = False,
-) -> None:
-    """Ask Loki. Bad LogQL is shown with Loki's own words and a caret under the spot.
-
-    Example: onecollector query '{service_name="payments"} |= "error"' --since 5m
-    """
-    from onecollector_resources.loki.querier import LokiQuerierClient, Streams
-    from onecollector_resources.runtime import load_runtime
-    from onecollector_resources.settings import load_settings
-
-    if output not in ("text", "raw", "jsonl"):
-        raise typer.BadParameter(f"expected text, raw or jsonl, found {output!r}")
-    settings = load_settings()
-    url = settings.loki.url or load_runtime(settings.layout).loki_url
-    client = LokiQuerierClient(url, tenant, bearer=settings.loki.bearer)
-    end = time.time_ns() + 1_000_000_000
-    result = client.query_range(logql, end - int(seconds_of(since) * 1e9), end, limit)
-    if not isinstance(result, Streams):
-        print_json(result)
-        return
-    entries = sorted(result.entries, key=lambda entry: entry.time_ns)
-    out = console()
-    for entry in entries:
-        if output == "raw":
-            typer.echo(entry.line)
-        elif output == "jsonl" or json_:
-            import json
-
-            typer.echo(
-                json.dumps(
-                    {"time_ns": entry.time_ns, "line": entry.line, "labels": entry.labels, "metadata": entry.metadata}
-                )
-            )
-        else:
-            stamp = datetime.fromtimestamp(entry.time_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]
-            severity = entry.metadata.get("severity_text", "")
-            style = {"ERROR": "red", "FATAL": "red", "WARN": "yellow"}.get(severity, "default")
-            out.print(
-                Text(f"{stamp} ", style="dim")
-                .append(f"{entry.labels.get('service_name', '')} ", style="cyan")
-                .append(entry.line, style=style)
-            )
-    if len(entries) >= limit:
-        warn(f"{limit} lines shown, there may be more: --limit")
 
 
 def gaps(

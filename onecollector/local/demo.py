@@ -207,7 +207,7 @@ def show_lines(settings: Settings, loki_url: str, started: list[Started], note: 
     waiting = {one.name: one for one in started}
     seen: dict[str, float] = {}
 
-    with LokiQuerierClient(loki_url, "default", bearer=settings.loki.bearer) as loki:
+    with LokiQuerierClient(settings.loki.access(loki_url, "default")) as loki:
 
         def look() -> bool:
             for name, one in list(waiting.items()):

@@ -206,9 +206,9 @@ def examine_loki(settings: Settings, runtime: Runtime | None) -> Examination:
     url = settings.loki.url or (runtime.loki_url if runtime else "")
     if not url:
         return Examination("loki", "loki: not started yet", ())
-    from onecollector_resources.loki.preflight import preflight
+    from onecollector_resources.loki.preflight.looking import preflight
 
-    findings = tuple(preflight(url, sorted(settings.tenants)))
+    findings = tuple(preflight(settings.loki.access(url, "default"), sorted(settings.tenants)))
     return Examination("loki", f"loki at {url} answers, its clock agrees, late lines are kept", findings)
 
 

@@ -42,24 +42,25 @@ class Answer:
     note: str
 
 
-def _get(url: str, **kwargs: Any) -> httpx.Response | None:
+def _get(url: str, client: httpx.Client | None = None, **kwargs: Any) -> httpx.Response | None:
     try:
-        return httpx.get(url, timeout=2, **kwargs)
+        return client.get(url, **kwargs) if client else httpx.get(url, timeout=2, **kwargs)
     except httpx.HTTPError:
         return None
 
 
 def loki_health(settings: Settings, runtime: Runtime) -> Answer:
     """``/ready`` of Loki; of our own also whether it answers queries, which takes it a few seconds longer."""
-    answer = _get(f"{runtime.loki_url}/ready")
-    if answer is None:
-        return Answer(False, f"no answer at {runtime.loki_url}")
-    if answer.status_code != 200:
-        return Answer(False, answer.text.strip()[:100])
-    if settings.loki.url is None:
-        asked = _get(f"{runtime.loki_url}/loki/api/v1/labels?since=5m", headers={"X-Scope-OrgID": "default"})
-        if asked is None or asked.status_code != 200:
-            return Answer(False, "it is ready, and does not answer queries yet")
+    with settings.loki.access(runtime.loki_url, "default").client(timeout_s=2) as http:
+        answer = _get("/ready", http)
+        if answer is None:
+            return Answer(False, f"no answer at {runtime.loki_url}")
+        if answer.status_code != 200:
+            return Answer(False, answer.text.strip()[:100])
+        if settings.loki.url is None:
+            asked = _get("/loki/api/v1/labels?since=5m", http)
+            if asked is None or asked.status_code != 200:
+                return Answer(False, "it is ready, and does not answer queries yet")
     return Answer(True, "")
 
 

@@ -144,12 +144,13 @@ def _write_files(settings: Settings, runtime: Runtime) -> list[str]:
     layout, changed = settings.layout, []
     if settings.loki.url is None:
         from onecollector_resources.loki.config import render_loki_config, render_overrides
+        from onecollector_resources.retention.applied import load_applied
 
         text = render_loki_config(
             settings, data_dir=layout.loki, http_port=runtime.loki_port, grpc_port=runtime.loki_grpc_port
         )
         # Loki reads it every few seconds: no restart.
-        _write(layout.loki / "overrides.yaml", render_overrides(settings))
+        _write(layout.loki / "overrides.yaml", render_overrides(settings, load_applied(layout)))
         if _write(layout.loki / "config.yaml", text):
             from onecollector_resources.loki.lifecycle import verify_config
 

@@ -109,6 +109,8 @@ def build(pin: Pin, go: str, log: Path) -> Path:
         if pin.install:
             env = {**environment, "GOBIN": str(made.parent), "GOFLAGS": environment["GOFLAGS"] + " -trimpath"}
             run([go, "install", f"{pin.install}@v{pin.version}"], log, env, work, pin.name)
+            # Go names a binary by its package's folder, which may say as little as `server`.
+            (made.parent / pin.install.rsplit("/", 1)[1]).rename(made)
         elif pin.builder:
             _generate_collector(pin, go, log, environment, work)
             _mend(pin, go, log, environment, work)

@@ -21,13 +21,10 @@ HOUR_NS = 3_600 * 10**9
 MANIFEST = "_manifest.json"
 """Begins with _ so that readers of a folder of Parquet files pass it by."""
 
-NO_SERVICE = "__HIVE_DEFAULT_PARTITION__"
-"""How readers of such folders (Hive, pyarrow, DuckDB) spell a value that is missing."""
-
 MANIFEST_VERSION = 1
 
 PREFIX = re.compile(
-    r"tenant=(?P<tenant>[^/]+)/service=(?P<service>[^/]+)/date=(?P<date>\d{4}-\d\d-\d\d)/hour=(?P<hour>\d\d)/"
+    r"tenant=(?P<tenant>[^/]+)/service=(?P<service>[^/]*)/date=(?P<date>\d{4}-\d\d-\d\d)/hour=(?P<hour>\d\d)/"
 )
 
 
@@ -56,7 +53,8 @@ class Partition:
     @property
     def prefix(self) -> str:
         """``tenant=…/service=…/date=…/hour=…/``, safe as a path whatever a service is called."""
-        service = _escaped(self.service) if self.service else NO_SERVICE
+        # No service is an empty text, not Hive's mark for null: pandas.read_parquet fails on a folder with that mark.
+        service = _escaped(self.service)
         return f"tenant={_escaped(self.tenant)}/service={service}/date={self.hour:%Y-%m-%d}/hour={self.hour:%H}/"
 
     @property
@@ -78,9 +76,8 @@ def partition_of(key: str) -> Partition | None:
     match = PREFIX.match(key)
     if match is None:
         return None
-    service = "" if match["service"] == NO_SERVICE else unquote(match["service"])
     hour = datetime.strptime(f"{match['date']} {match['hour']}", "%Y-%m-%d %H").replace(tzinfo=UTC)
-    return Partition(unquote(match["tenant"]), service, hour)
+    return Partition(unquote(match["tenant"]), unquote(match["service"]), hour)
 
 
 def hours_between(start_ns: int, end_ns: int) -> Iterator[datetime]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onecollector_resources.exports.partitions import Hole, Manifest, ManifestError, PartFile, manifest_of
+from onecollector_resources.exports.partitions import MANIFEST, Hole, Manifest, ManifestError, PartFile, manifest_of
 from onecollector_resources.exports.record_numbers import RecordNumbers
 from onecollector_resources.exports.sources import LineSource, Selection
 from onecollector_resources.exports.writer import PartitionWriter
@@ -60,12 +60,20 @@ class Exporter:
             return None
 
     def up_to_date(self, selection: Selection, source: LineSource) -> Manifest | None:
-        """The manifest in place if it is complete, settled, of this selection and of what ``source`` holds now."""
+        """The manifest in place if it is complete, settled, of this selection and of what ``source`` holds now.
+
+        Its files must be there, and no others: a run that was killed may have left those of an older partition.
+        """
         found = self.present(selection)
         if found is None or not found.complete or not found.settled or found.engine != source.name:
             return None
         asked = (selection.query, selection.start_ns, selection.end_ns)
         if (found.query, found.clip_start_ns, found.clip_end_ns) != asked:
+            return None
+        prefix = selection.partition.prefix
+        there = {info.key.removeprefix(prefix): info.size for info in self.store.list(prefix)}
+        there.pop(MANIFEST, None)
+        if there != {file.name: file.bytes for file in found.files}:
             return None
         return found if found.source == source.fingerprint(selection) else None
 
@@ -75,16 +83,15 @@ class Exporter:
         ``settled``: no more lines of this time are expected.
         """
         with self._folder() as folder:
-            for _ in range(ATTEMPTS):
-                before = source.fingerprint(selection)
-                done = self._read(selection, source, folder)
-                if source.fingerprint(selection) == before:
-                    break
+            attempt, before, done = 1, source.fingerprint(selection), self._read(selection, source, folder)
+            while (now := source.fingerprint(selection)) != before:
                 # Chunks were flushed or merged meanwhile.
+                if attempt == ATTEMPTS:
+                    done.problems = (*done.problems, f"its source changed during each of {ATTEMPTS} readings")
+                    break
                 shutil.rmtree(folder)
                 folder.mkdir()
-            else:
-                done.problems = (*done.problems, f"its source changed during each of {ATTEMPTS} readings")
+                attempt, before, done = attempt + 1, now, self._read(selection, source, folder)
             manifest = self._manifest(selection, source, done, before, settled)
             self._put_in_place(manifest, folder)
         return manifest
@@ -144,18 +151,19 @@ class Exporter:
         )
 
     def _put_in_place(self, manifest: Manifest, folder: Path) -> None:
-        prefix = manifest.partition.prefix
-        there = {info.key: info.size for info in self.store.list(prefix)}
-        for file in manifest.files:
-            # Named by its content: what is there with this name and size needs no second copy.
-            if there.get(prefix + file.name) != file.bytes:
+        prefix, key = manifest.partition.prefix, manifest.partition.manifest_key
+        before = {info.key for info in self.store.list(prefix)}
+        # Loki names services that have no line in an hour, today and not tomorrow: no trace of those.
+        nobody = manifest.rows == 0 and manifest.complete and manifest.partition.service
+        kept = set[str]()
+        if not nobody:
+            for file in manifest.files:
                 self.store.put_file(prefix + file.name, folder / file.name)
-        text = manifest.to_json()
-        if manifest.partition.manifest_key not in there or self.store.get(manifest.partition.manifest_key) != text:
-            self.store.put(manifest.partition.manifest_key, text)
-        kept = {prefix + file.name for file in manifest.files} | {manifest.partition.manifest_key}
-        for key in there.keys() - kept:
-            self.store.delete(key)
+            self.store.put(key, manifest.to_json())
+            kept = {prefix + file.name for file in manifest.files} | {key}
+        # The manifest first: files without one are no partition.
+        for name in sorted(before - kept, key=lambda name: name != key):
+            self.store.delete(name)
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:

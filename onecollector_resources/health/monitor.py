@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import httpx
@@ -19,6 +19,7 @@ from onecollector_resources.collector.probe import ProbeLook
 from onecollector_resources.collector.transports import TransportError
 from onecollector_resources.health.delivery import ProofRow
 from onecollector_resources.health.tallies import too_many_series
+from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.querier import LokiError, LokiQuerierClient
 from onecollector_resources.records import ComponentStatus, Flow, LogSource
 
@@ -96,16 +97,14 @@ class HealthMonitor:
 
     def __init__(
         self,
-        loki_url: str,
+        access: LokiAccess,
         manager: AgentManager,
         *,
-        bearer: str | None = None,
         http: httpx.Client | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.loki_url, self._manager, self._bearer, self._clock = loki_url.rstrip("/"), manager, bearer, clock
-        headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
-        self._http = http or httpx.Client(timeout=10, headers=headers)
+        self.access, self.loki_url, self._manager, self._clock = access, access.url.rstrip("/"), manager, clock
+        self._http = http or access.client(timeout_s=10)
 
     def verify_pipeline_ok(self, deadline_s: float = 6.0) -> ProbeLook:
         """A probe through every live pipeline, looked for in Loki. Raises TransportError."""
@@ -170,7 +169,7 @@ class HealthMonitor:
         """Whether a query over recent lines is answered, and how fast."""
         began = self._clock()
         try:
-            with LokiQuerierClient(self.loki_url, "default", bearer=self._bearer, timeout_s=10) as client:
+            with LokiQuerierClient(replace(self.access, tenant="default", timeout_s=10)) as client:
                 # A constant would be answered without asking ingester or store.
                 client.samples('sum(count_over_time({service_name="onecollector-probe"} [5m]))')
         except LokiError as error:
@@ -211,7 +210,7 @@ class HealthMonitor:
         It reads every line of that time: ask it once, and go on with what a ProofMemory saw grow.
         """
         now = int(self._clock() * 1e9)
-        with LokiQuerierClient(self.loki_url, tenant, bearer=self._bearer) as client:
+        with LokiQuerierClient(self.access.of_tenant(tenant)) as client:
             return _last_lines(client, now - minutes * 60 * 10**9, now)
 
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, field
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 import httpx
+
+from onecollector_resources.loki.faults import LokiError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +39,28 @@ class LokiAccess:
         headers = {"X-Scope-OrgID": self.tenant}
         if self.bearer:
             headers["Authorization"] = f"Bearer {self.bearer}"
+        elif self.username:
+            secret = b64encode(f"{self.username}:{self.password or ''}".encode()).decode()
+            headers["Authorization"] = f"Basic {secret}"
         return headers
 
+    def of_tenant(self, tenant: str) -> LokiAccess:
+        """The same Loki for another tenant."""
+        return replace(self, tenant=tenant)
+
     def trust(self) -> ssl.SSLContext | bool:
-        """What to check a server's certificate against, with our own certificate in it. Raises OSError, ssl.SSLError."""
+        """What to check a server's certificate against, with our own certificate in it. Raises LokiError."""
         if self.authority is None and self.certificate is None:
             return True
-        context = ssl.create_default_context(cafile=str(self.authority) if self.authority else None)
-        if self.certificate is not None:
-            context.load_cert_chain(self.certificate, self.key)
+        try:
+            context = ssl.create_default_context(cafile=str(self.authority) if self.authority else None)
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key)
+        except OSError as error:
+            files = ", ".join(str(file) for file in (self.authority, self.certificate, self.key) if file)
+            raise LokiError(
+                f"expected certificates and a key as PEM for Loki at {self.url} in {files}: {error}"
+            ) from error
         return context
 
     def client(self, *, timeout_s: float | None = None, transport: httpx.BaseTransport | None = None) -> httpx.Client:
@@ -49,7 +68,6 @@ class LokiAccess:
         return httpx.Client(
             base_url=self.url.rstrip("/"),
             headers=self.headers(),
-            auth=(self.username, self.password or "") if self.username else None,
             verify=self.trust(),
             timeout=self.timeout_s if timeout_s is None else timeout_s,
             transport=transport,
@@ -62,8 +80,16 @@ class LokiAccess:
         return httpx.AsyncClient(
             base_url=self.url.rstrip("/"),
             headers=self.headers(),
-            auth=(self.username, self.password or "") if self.username else None,
             verify=self.trust(),
             timeout=self.timeout_s if timeout_s is None else timeout_s,
             transport=transport,
         )
+
+    def websocket(self, path: str, params: Mapping[str, Any]) -> str:
+        """The URL of a WebSocket of this Loki."""
+        return f"ws{self.url.rstrip('/').removeprefix('http')}{path}?{urlencode(params)}"
+
+    def websocket_trust(self) -> ssl.SSLContext | None:
+        """``trust`` for a WebSocket; None for one without TLS, and for the system's certificates."""
+        trusted = self.trust()
+        return trusted if self.url.startswith("https") and isinstance(trusted, ssl.SSLContext) else None

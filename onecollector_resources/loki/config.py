@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from onecollector_resources.retention.policies import Policy
+from onecollector_resources.retention.render import retention_limits
 from onecollector_resources.settings import Settings
 
 MESSAGE_BYTES = 104_857_600
@@ -251,8 +253,14 @@ def render_loki_config(settings: Settings, *, data_dir: Path, http_port: int, gr
     return yaml.safe_dump(config, sort_keys=True, width=120)
 
 
-def render_overrides(settings: Settings) -> str:
-    """Per-tenant limits, which Loki takes in within seconds and without a restart. Raises LokiConfigError."""
-    overrides = {"overrides": {tenant: dict(limits) for tenant, limits in settings.loki.tenant_overrides.items()}}
+def render_overrides(settings: Settings, policies: Mapping[str, Policy] | None = None) -> str:
+    """Per-tenant limits, which Loki takes in within seconds and without a restart. Raises LokiConfigError.
+
+    ``policies`` are retention policies by tenant; they go over what ``loki.tenant_overrides`` says of retention.
+    """
+    tenants = {tenant: dict(limits) for tenant, limits in settings.loki.tenant_overrides.items()}
+    for tenant, policy in (policies or {}).items():
+        tenants[tenant] = tenants.get(tenant, {}) | retention_limits(policy)
+    overrides = {"overrides": tenants}
     refuse_negative_durations(overrides)
     return yaml.safe_dump(overrides, sort_keys=True)

@@ -65,11 +65,18 @@ class LokiLifecycle:
     environment: Mapping[str, str] | None = None
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
+    detached: bool = False
+    """Whether it lives on when the terminal goes that it was started from."""
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that this object started, while it runs."""
+        return self._process.pid if self._process is not None else None
 
     def command(self) -> list[str]:
         """The command line that a supervisor runs."""
@@ -87,6 +94,7 @@ class LokiLifecycle:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 env=dict(self.environment) if self.environment else None,
+                start_new_session=self.detached,
             )
         while not self.ready():
             if self._process.poll() is not None or self.clock() - began > timeout_s:

@@ -16,15 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from onecollector_resources.loki.names import INNER_LABELS, SEVERITY_KEYS
+
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-
-INNER_LABELS = ("__time_shard__", "__stream_shard__", "__name__")
-"""Labels that Loki adds for itself; they are no part of a line's identity."""
-
-SEVERITY_KEYS = ("severity_text", "detected_level", "level")
-"""Structured metadata that says how bad a line is, the first that is there; else the stream's label ``level``."""
 
 SCHEMA_VERSION = 1
 
@@ -152,7 +148,7 @@ def _settle_ties(block: LineBlock, order: Any, tied: Any) -> tuple[Any, int]:
         {
             "group": pa.array(group),
             "line": pc.take(block.line, index),
-            "metadata": _metadata_text(pc.take(block.metadata, index)),
+            "metadata": metadata_text(pc.take(block.metadata, index)),
         }
     )
     settled = pc.sort_indices(candidates, [(name, "ascending") for name in candidates.column_names])
@@ -169,7 +165,7 @@ def _settle_ties(block: LineBlock, order: Any, tied: Any) -> tuple[Any, int]:
     return order[keep], int((~fresh).sum())
 
 
-def _metadata_text(metadata: pa.MapArray) -> pa.StringArray:
+def metadata_text(metadata: pa.MapArray) -> pa.StringArray:
     """Each row's pairs as one text; equal only for equal pairs."""
     import numpy as np
     import pyarrow as pa

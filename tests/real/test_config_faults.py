@@ -19,6 +19,7 @@ from onecollector_resources.collector.builder import config_hash, render_yaml
 from onecollector_resources.collector.manager import AgentManager, PushResult
 from onecollector_resources.collector.transports import TransportError
 from onecollector_resources.collector.transports.local_http import LocalHttpTransport
+from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.querier import LokiQuerierClient
 from onecollector_resources.records import CollectorConfig
 from onecollector_resources.runtime import collector_environment
@@ -39,7 +40,7 @@ def stack(parts: Any) -> Iterator[Stack]:
 @pytest.fixture
 def manager(stack: Stack) -> AgentManager:
     transport = LocalHttpTransport.of(stack.layout, stack.runtime)
-    return AgentManager(transport, lambda tenant: LokiQuerierClient(stack.runtime.loki_url, tenant), confirm_within_s=8)
+    return AgentManager(transport, lambda tenant: LokiQuerierClient(LokiAccess(stack.runtime.loki_url, tenant)), confirm_within_s=8)
 
 
 def active(stack: Stack) -> str:

@@ -1,0 +1,118 @@
+"""How log lines and numbers out of Loki look: for people in a terminal, plain in a pipe, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.text import Text
+
+from onecollector.cli.render import console, table
+
+if TYPE_CHECKING:
+    from onecollector_resources.loki.answers import Entry, Sample
+
+Form = Literal["text", "raw", "jsonl"]
+
+STYLES = {
+    "trace": "dim",
+    "debug": "dim",
+    "warn": "yellow",
+    "warning": "yellow",
+    "error": "red",
+    "err": "red",
+    "fatal": "bold red",
+    "critical": "bold red",
+}
+"""By severity; what is not here is as usual as any line."""
+
+COLOUR_CODE = re.compile(r"\x1b\[[0-9;:]*m")
+CONTROL = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"} | {127: "\u2421"}
+"""A line must not move the cursor or clear the screen of who reads it."""
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def plain(line: str) -> str:
+    """A line without colour codes, other control characters made visible."""
+    return COLOUR_CODE.sub("", line).translate(CONTROL)
+
+
+def as_record(entry: Entry) -> dict[str, Any]:
+    """An entry for JSON."""
+    record = {"time_ns": entry.time_ns, "line": entry.line, "labels": entry.labels, "metadata": entry.metadata}
+    return {**record, "parsed": entry.parsed} if entry.parsed else record
+
+
+class LinePrinter:
+    """Writes lines to stdout in one form; flushed after each ``show``, so that a pipe sees them at once.
+
+    ``day`` is the one whose lines need no date.
+    """
+
+    def __init__(self, form: Form, day: datetime | None = None) -> None:
+        self._form, self._out = form, console()
+        self._day = f"{day or datetime.now(UTC):%Y-%m-%d}"
+        self._coloured = form == "text" and sys.stdout.isatty()
+
+    def show(self, entries: Iterable[Entry], *, filled: bool = False) -> None:
+        """``filled`` marks lines that a live tail brought late."""
+        for entry in entries:
+            if self._form == "raw":
+                sys.stdout.write(entry.line + "\n")
+            elif self._form == "jsonl":
+                record = as_record(entry) | ({"filled": True} if filled else {})
+                sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+            elif self._coloured:
+                stamp, service, line = self._parts(entry, filled)
+                text = Text().append(stamp, style="dim").append(service, style="cyan")
+                self._out.print(text.append(line, style=STYLES.get(entry.severity, "default")), soft_wrap=True)
+            else:
+                sys.stdout.write("".join(self._parts(entry, filled)) + "\n")
+        sys.stdout.flush()
+
+    def _parts(self, entry: Entry, filled: bool) -> tuple[str, str, str]:
+        stamp = f"{datetime.fromtimestamp(entry.time_ns // 10**9, UTC):%Y-%m-%d %H:%M:%S}"
+        stamp = stamp.removeprefix(f"{self._day} ") + f".{entry.time_ns // 10**6 % 1000:03d}"
+        service = entry.labels.get("service_name", "")
+        return f"{stamp}{'+' if filled else ' '}", f"{service} " if service else "", plain(entry.line)
+
+
+def series_name(sample: Sample) -> str:
+    """``{a="b"}``."""
+    return "{" + ", ".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items())) + "}"
+
+
+def number(value: float) -> str:
+    """Short, and exact where it is a whole number."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{int(value):,}" if value == int(value) and abs(value) < 1e15 else f"{value:.4g}"
+
+
+def trend(values: Sequence[float], width: int = 30) -> str:
+    """Bars, the last ``width`` values, from the smallest to the largest."""
+    kept = [value for value in values[-width:] if math.isfinite(value)]
+    if not kept:
+        return ""
+    low, high = min(kept), max(kept)
+    span = (high - low) or 1
+    return "".join(BARS[round((value - low) / span * (len(BARS) - 1))] for value in kept)
+
+
+def show_series(series: Sequence[Sample]) -> None:
+    """A metric query's answer as a small table, the largest first."""
+    ordered = sorted(series, key=lambda sample: 0.0 if math.isnan(sample.value) else -sample.value)
+    if all(len(sample.points) == 1 for sample in ordered):
+        console().print(table(("SERIES", "VALUE"), [(series_name(s), number(s.value)) for s in ordered], ("VALUE",)))
+        return
+    rows = []
+    for sample in ordered:
+        values = [value for _, value in sample.points]
+        rows.append((series_name(sample), *map(number, (values[-1], min(values), max(values))), trend(values)))
+    console().print(table(("SERIES", "LAST", "MIN", "MAX", "TREND"), rows, ("LAST", "MIN", "MAX")))

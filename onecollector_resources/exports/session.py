@@ -1,0 +1,192 @@
+"""Everything that an export needs, opened from the settings: Loki, both ways of reading it, the store to write to.
+
+Here the settings and what Loki says of itself become the ``Circumstances`` from which the engine of each partition
+follows.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from onecollector_resources.exports.api_source import ApiSource
+from onecollector_resources.exports.chunk_source import ChunkSource
+from onecollector_resources.exports.exporting import Task
+from onecollector_resources.exports.holes import HoleExplainer
+from onecollector_resources.exports.plan import Request, check_range, plan
+from onecollector_resources.exports.run import Exporter, Progress
+from onecollector_resources.exports.sources import Circumstances, EngineName, Selection, Span, choose_engine
+from onecollector_resources.loki.access import LokiAccess
+from onecollector_resources.loki.batch import FOREIGN_PAGE_BYTES, BatchQueryExecutor
+from onecollector_resources.loki.catalogue import IndexStats, seconds_of_duration
+from onecollector_resources.loki.flush import flush
+from onecollector_resources.loki.logql import parse, plain_matchers, refuse_changes
+from onecollector_resources.loki.querier import LokiQuerierClient
+from onecollector_resources.records import Gap
+from onecollector_resources.registry.store import LogSourceRegistry, RegistryError
+from onecollector_resources.settings import Settings, SettingsError
+from onecollector_resources.storage.objects import ObjectStore, open_store
+
+RETENTION_MARGIN_NS = 4 * 3600 * 10**9
+"""Loki's compactor marks what is past its date, and its sweeper removes it two hours later: in between it is hidden."""
+
+
+@dataclass(slots=True)
+class ExportSession:
+    """Opened with ``open``; close it or use it as a context manager."""
+
+    settings: Settings
+    access: LokiAccess
+    store: ObjectStore
+    loki: LokiQuerierClient
+    api: ApiSource
+    chunks: ChunkSource | None
+    ours: bool
+    """Whether Loki runs here under ``onecollector up``: then it may be flushed."""
+    unchecked: str = ""
+    """Why holes in the record numbers were not looked for, where they were not."""
+    _flushed_ns: int = 0
+    _listed: bool = False
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    @classmethod
+    def open(cls, settings: Settings, tenant: str, loki_url: str, *, out: str | None = None) -> Self:
+        """Everything for one tenant; ``loki_url`` is where Loki is. Raises SettingsError, StoreError."""
+        access = settings.loki.access(loki_url, tenant)
+        s3 = settings.export.s3 or settings.loki.s3
+        store = open_store(_url(out or settings.export.out or str(settings.layout.exports)), s3, create=True)
+        stack = ExitStack()
+        loki = stack.enter_context(LokiQuerierClient(access))
+        ours = settings.loki.url is None
+        page_bytes = None if ours else FOREIGN_PAGE_BYTES
+        executor = stack.enter_context(BatchQueryExecutor(access, page_bytes=page_bytes))
+        chunks = None
+        where = settings.export.chunk_store or (chunk_store_of(settings) if ours else None)
+        if where is not None:
+            chunks = ChunkSource.open(open_store(_url(where), s3), tenant, settings.layout.catalogues)
+            stack.callback(chunks.close)
+        return cls(settings, access, store, loki, ApiSource(executor, loki), chunks, ours, _stack=stack)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def plan(self, query: str, start_ns: int, end_ns: int, now_ns: int, engine: EngineName | None = None) -> list[Task]:
+        """A task for every service and hour. Flushes a Loki of ours first, once, so that late lines are seen.
+
+        Raises PlanError, LogqlError, LokiError.
+        """
+        check_range(start_ns, end_ns, now_ns)
+        parsed = refuse_changes(query)
+        in_store_until_ns = now_ns - self._settle_ns()
+        if self.ours:
+            in_store_until_ns = self._flushed()
+        if self.chunks is not None and not self._listed:
+            self.chunks.refresh()
+            self._listed = True
+        circumstances = Circumstances(
+            forced=engine,
+            chunk_store=self.chunks is not None,
+            bare_selector=plain_matchers(query) is not None,
+            in_store_until_ns=in_store_until_ns,
+            deleted=tuple(self._deletions()),
+            retained_from_ns=self._retained_from(now_ns),
+        )
+        request = Request(self.access.tenant, query, parsed.selector, start_ns, end_ns)
+        return [self._task(selection, circumstances) for selection in plan(request, self.loki)]
+
+    def _task(self, selection: Selection, circumstances: Circumstances) -> Task:
+        name, reason = choose_engine(circumstances, selection.start_ns, selection.end_ns)
+        source = self.chunks if name == "chunks" and self.chunks is not None else self.api
+        settled = selection.partition.end_ns <= circumstances.in_store_until_ns
+        return Task(selection, source, reason, settled, fallback=self.api)
+
+    def _flushed(self) -> int:
+        """The instant of the session's one flush."""
+        if not self._flushed_ns:
+            now_ns = time.time_ns()
+            flush(self.access, clock=time.monotonic, sleep=time.sleep)
+            self._flushed_ns = now_ns
+        return self._flushed_ns
+
+    def _settle_ns(self) -> int:
+        seconds = seconds_of_duration(self.settings.export.settle)
+        if seconds is None:
+            raise SettingsError(
+                f"export.settle: expected a duration such as 150m, found {self.settings.export.settle!r}"
+            )
+        return int(seconds * 1e9)
+
+    def _deletions(self) -> Iterable[Span]:
+        for request in self.loki.delete_requests():
+            yield Span(request.start_ns, request.end_ns)
+
+    def _retained_from(self, now_ns: int) -> int:
+        """Before this instant Loki may hide lines that its store still holds: the shortest period of all counts."""
+        limits = self.loki.limits()
+        periods = [limits.retention_s] + [
+            seconds_of_duration(rule.get("period")) for rule in limits.all.get("retention_stream") or []
+        ]
+        shortest = min((period for period in periods if period), default=None)
+        return 0 if shortest is None else now_ns - int(shortest * 1e9) + RETENTION_MARGIN_NS
+
+    def size(self, query: str, start_ns: int, end_ns: int) -> IndexStats:
+        """How much that is, as the index knows it. Raises LokiError."""
+        return self.loki.stats(parse(query).selector, start_ns, end_ns)
+
+    def exporter(self, query: str, progress: Progress = lambda rows, size: None) -> Exporter:
+        """Writes to the session's store; looks for holes where the query filters nothing."""
+        explain = self._explainer(query) if plain_matchers(query) is not None else None
+        return Exporter(self.store, self.settings.layout.root / "exporting", explain, progress)
+
+    def _explainer(self, query: str) -> HoleExplainer | None:
+        try:
+            registry = LogSourceRegistry(self.settings.registry_url)
+            pipelines = {source.source_id: source.pipeline for source in registry.lookup_sources()}
+        except RegistryError as error:
+            # An export of somebody else's Loki, or from another machine: nobody here knows what was written.
+            self.unchecked = f"record numbers not checked: {error}"
+            return None
+        gaps: dict[str, Sequence[Gap]] = {}
+
+        def gaps_of(source_id: str) -> Sequence[Gap]:
+            if source_id not in gaps:
+                gaps[source_id] = registry.list_gaps(source_id=source_id)
+            return gaps[source_id]
+
+        return HoleExplainer(self.loki, parse(query).selector, gaps_of, lambda name: pipelines.get(name, ""))
+
+    @staticmethod
+    def workers(tasks: Sequence[Task]) -> int:
+        """Partitions at a time: as many as there are cores; each reads ahead by itself."""
+        return max(1, min(len(tasks), os.cpu_count() or 1, 8))
+
+    @staticmethod
+    def engines(tasks: Sequence[Task]) -> str:
+        """``chunks``, or ``chunks 160, api 8 (not all of it is in the store yet)``."""
+        counts: dict[tuple[str, str], int] = {}
+        for task in tasks:
+            key = (task.source.name, task.reason)
+            counts[key] = counts.get(key, 0) + 1
+        if len({name for name, _ in counts}) == 1 and not any(name == "api" for name, _ in counts):
+            return "chunks"
+        return ", ".join(f"{name} {count} ({reason})" for (name, reason), count in sorted(counts.items(), reverse=True))
+
+
+def _url(text: str) -> str:
+    return text if "://" in text else f"file://{Path(text).expanduser().absolute()}"
+
+
+def chunk_store_of(settings: Settings) -> str:
+    """Where our own Loki keeps its chunks."""
+    s3 = settings.loki.s3
+    if settings.loki.store == "s3" and s3 is not None:
+        return f"s3://{s3.bucket}"
+    return f"file://{settings.layout.loki / 'objects'}"

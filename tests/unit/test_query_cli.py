@@ -1,0 +1,106 @@
+"""Stretches of time as they are typed, lines as they are shown, and lines as Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onecollector.cli.lines import number, plain, trend
+from onecollector.cli.spans import instant_ns, span_of, told
+from onecollector_resources.loki.answers import Entry
+from onecollector_resources.loki.entry_table import write_parquet
+from onecollector_resources.loki.lines import schema
+
+S = 10**9
+NOW = 1_793_543_531 * S
+"""2026-11-01T14:32:11Z."""
+
+
+@pytest.mark.parametrize(
+    ("text", "time_ns"),
+    [
+        ("2026-11-01", 1_793_491_200 * S),
+        ("2026-11-01T14:32", 1_793_543_520 * S),
+        ("2026-11-01T14:32:11Z", NOW),
+        ("2026-11-01T16:32:11+02:00", NOW),
+        ("2026-11-01 14:32:11.000000001", NOW + 1),
+        ("now", NOW),
+    ],
+)
+def test_times(text: str, time_ns: int) -> None:
+    assert instant_ns(text, NOW) == time_ns
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "2026-11-01T25:00", "1793543531"])
+def test_what_is_no_time_is_told_what_one_looks_like(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match=r"such as 2026-11-01 or 2026-11-01T14:02:11Z, found"):
+        instant_ns(text, NOW)
+
+
+@given(st.integers(0, 4_000_000_000))
+def test_a_time_that_is_told_can_be_typed(second: int) -> None:
+    assert instant_ns(told(second * S), NOW) == second * S
+
+
+def test_spans() -> None:
+    assert span_of("5m", None, None, NOW).start_ns == NOW - 300 * S
+    assert span_of(None, None, None, NOW).start_ns == NOW - 3_600 * S
+    # How far back from an end that is named.
+    assert span_of("5m", None, "2026-11-01", NOW).start_ns == (1_793_491_200 - 300) * S
+    assert span_of(None, "2026-10-31", "2026-11-01", NOW).end_ns == 1_793_491_200 * S
+
+
+@pytest.mark.parametrize(
+    ("since", "from_", "to", "said"),
+    [
+        (None, "2026-11-02", None, "begins in the future: 2026-11-02T00:00:00Z, and now is 2026-11-01T14:32:11Z"),
+        (None, "2026-10-31", "2026-10-30", "ends before it begins: from 2026-10-31T00:00:00Z to 2026-10-30T00:00:00Z"),
+        ("5m", "2026-10-31", None, "--since or --from, not both"),
+        ("0s", None, "2026-10-31", "ends before it begins"),
+        ("soon", None, None, "expected a duration"),
+    ],
+)
+def test_a_span_that_holds_nothing_is_refused(since: str | None, from_: str | None, to: str | None, said: str) -> None:
+    with pytest.raises(typer.BadParameter) as error:
+        span_of(since, from_, to, NOW)
+    assert said in str(error.value)
+
+
+@given(st.text())
+def test_a_line_cannot_move_the_cursor(line: str) -> None:
+    assert not {c for c in plain(line) if ord(c) < 32 or ord(c) == 127} - {"\t", "\n"}
+
+
+def test_colours_of_a_program_go_and_its_words_stay() -> None:
+    assert plain("\x1b[1;31mERROR\x1b[0m x\r") == "ERROR x␍"
+
+
+@given(st.lists(st.floats(), max_size=40))
+def test_numbers_of_any_kind_have_a_trend(values: list[float]) -> None:
+    assert len(trend(values)) <= 30
+    assert all(number(value) for value in values)
+
+
+def test_lines_as_parquet_have_the_columns_of_an_export(tmp_path: Path) -> None:
+    file = tmp_path / "lines.parquet"
+    entries = [
+        Entry(2, "b", {"app": "x", "level": "WARN"}, {"trace": "1"}, {"field": "v"}),
+        Entry(1, "a", {"app": "x"}, {"severity_text": "ERROR"}),
+        Entry(1, "a", {"app": "x"}, {"severity_text": "ERROR"}),
+    ]
+    assert write_parquet(file, entries) == 2
+    table = pq.read_table(file)
+    assert table.schema.names == schema().names
+    assert table.column("line").to_pylist() == ["a", "b"]
+    assert table.column("severity").to_pylist() == ["error", "warn"]
+    assert [dict(row) for row in table.column("metadata").to_pylist()] == [
+        {"severity_text": "ERROR"},
+        {"field": "v", "trace": "1"},
+    ]
+    assert write_parquet(file, []) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["lines.parquet"]
