@@ -60,10 +60,10 @@ def log_exports(context: dg.AssetExecutionContext, onecollector: OneCollectorRes
     wanted = [datetime.strptime(key, KEY).replace(tzinfo=UTC) for key in context.partition_keys]
     outcomes: list[Outcome] = []
     engines: Counter[str] = Counter()
-    url = ""
+    url, loki_url = "", settings.loki.url or onecollector.runtime().loki_url
     began = time.monotonic()
     for tenant in settings.tenants:
-        with ExportSession.open(settings, tenant, onecollector.runtime().loki_url) as session:
+        with ExportSession.open(settings, tenant, loki_url) as session:
             url = session.store.url
             exporter = session.exporter(settings.export.query)
             for hour in (*wanted, *earlier_hours(wanted, settings.export.look_back_hours)):

@@ -144,7 +144,7 @@ def restore(
     from onecollector_resources.settings import load_settings
 
     if stop is not None:
-        ran = stop_scratch(stop.absolute(), remove=True)
+        ran = stop_scratch(stop.absolute())
         console().print(Text(f"{'stopped and ' if ran else ''}removed {stop}"))
         return
     if day is None:

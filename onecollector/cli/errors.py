@@ -24,7 +24,7 @@ def KNOWN() -> tuple[type[Exception], ...]:
     from onecollector_resources.loki.lifecycle import LokiLifecycleError
     from onecollector_resources.loki.logql import LogqlError
     from onecollector_resources.loki.querier import LokiError
-    from onecollector_resources.loki.reading import ReadFailed
+    from onecollector_resources.loki.effort import ReadFailed
     from onecollector_resources.registry.store import RegistryError
     from onecollector_resources.retention.policies import RetentionError
     from onecollector_resources.runtime import RuntimeMissing

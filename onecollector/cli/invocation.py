@@ -18,6 +18,7 @@ COMMANDS = (
     "doctor",
     "down",
     "env",
+    "export",
     "gaps",
     "install",
     "labels",

@@ -148,11 +148,8 @@ def drill_day(
 ) -> Restored:
     """``restore_day``, and then nothing of it is left: no process and no folder. Raises as it does."""
     restored, loki = restore_day(archive, manifests, folder, binary, with_damage=with_damage)
-    try:
-        loki.stop()
-    finally:
-        loki.kill()
-        shutil.rmtree(folder)
+    loki.kill()
+    shutil.rmtree(folder)
     return restored
 
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from onecollector_resources.loki.config import OVERRIDES, loki_config, refuse_negative_durations
@@ -64,7 +65,7 @@ def objects_folder(folder: Path) -> Path:
 def start_scratch(
     binary: Path, folder: Path, schema_config: Mapping[str, Any], days: tuple[str, ...], tenants: tuple[str, ...]
 ) -> LokiLifecycle:
-    """Start a Loki on ``folder``, which holds its objects. Raises LokiConfigError, LokiLifecycleError."""
+    """Start a Loki on ``folder``, which holds its objects. Raises LokiConfigError, LokiLifecycleError, httpx.HTTPError."""
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
     (data / OVERRIDES).write_text("overrides: {}\n", encoding="utf-8")
@@ -73,10 +74,18 @@ def start_scratch(
     text = scratch_config(schema_config, data_dir=data, http_port=http_port, grpc_port=grpc_port)
     config.write_text(text, encoding="utf-8")
     loki = LokiLifecycle(binary, config, data, http_port, folder / "loki.log", detached=True)
-    loki.start()
-    assert loki.pid is not None
-    record = Scratch(str(folder), loki.url, loki.pid, days, tenants)
-    (folder / RECORD).write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+    try:
+        loki.start()
+        for tenant in tenants:
+            # The first query takes seconds, however little there is: ready is not all that Loki has to be.
+            httpx.get(f"{loki.url}/loki/api/v1/labels", headers={"X-Scope-OrgID": tenant}, timeout=60)
+        assert loki.pid is not None
+        record = Scratch(str(folder), loki.url, loki.pid, days, tenants)
+        (folder / RECORD).write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+    except BaseException:
+        # It would live on, and nobody would know of it.
+        loki.kill()
+        raise
     return loki
 
 
@@ -93,25 +102,24 @@ def running_scratch(folder: Path) -> Scratch | None:
 def stop_scratch(
     folder: Path,
     *,
-    remove: bool,
-    timeout_s: float = 60,
+    timeout_s: float = 20,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> bool:
-    """End a scratch Loki, and remove its folder where asked to; answers whether it ran.
+    """End a scratch Loki and remove its folder; answers whether it ran.
 
     Raises ScratchMissing, LokiLifecycleError where it does not end.
     """
     scratch = running_scratch(folder)
     if scratch is not None:
-        os.kill(scratch.pid, signal.SIGTERM)
+        # Nothing of it is kept, so there is nothing that it would have to write first.
+        os.kill(scratch.pid, signal.SIGKILL)
         began = clock()
         while _is_ours(scratch.pid, folder):
             if clock() - began > timeout_s:
                 raise LokiLifecycleError(f"the scratch Loki {scratch.pid} did not end within {timeout_s:.0f} s")
-            sleep(0.05)
-    if remove:
-        shutil.rmtree(folder)
+            sleep(0.02)
+    shutil.rmtree(folder)
     return scratch is not None
 
 

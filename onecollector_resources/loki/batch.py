@@ -24,8 +24,8 @@ from onecollector_resources.loki.reading import Reading
 from onecollector_resources.loki.windows import LONGEST_NS, Size, Window, cut
 from onecollector_resources.loki.wire import PASSING, Limits, Trouble, Wire
 
-PAGE_ROWS = 50_000
-"""Larger pages cost Loki twice the memory and are hardly faster."""
+PAGE_ROWS = 25_000
+"""With windows of about a page larger ones take 5 % off the work of Loki, and twice the memory here and there."""
 
 FOREIGN_PAGE_BYTES = 3_000_000
 """For a Loki whose message size we do not know: by default answers over 4 MB hang until the connection breaks."""

@@ -77,7 +77,12 @@ def hard_lines(now_ns: int) -> Iterator[list[Pushed]]:
     texts += ["\u2028", '{"level":"error","n":1}', "level=error n=1", "x" * 100_000, "%s {{.x}} ${y}"]
     # Metadata: Loki itself makes a space of U+FFFD, and leaves out what is empty.
     yield [
-        (recent + number, labels, text, {"as_is": text[:500].replace("\ufffd", "?") or "-", "x": "ü"} if number % 2 else {})
+        (
+            recent + number,
+            labels,
+            text,
+            {"as_is": text[:500].replace("\ufffd", "?") or "-", "x": "ü"} if number % 2 else {},
+        )
         for number, text in enumerate(texts)
     ]
     yield [(recent + 100, labels, text, {}) for text in texts]

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +270,40 @@ def test_lines_that_come_late_are_noticed_and_taken_in(place: Place, tmp_path: P
     ]
     assert set(new) == {"hard-late"}
     assert told["rows"] == len(place.expected) + 1
+
+
+def test_the_asset_exports_an_hour_proves_it_and_takes_in_late_lines_of_earlier_ones(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dagster as dg
+
+    from onecollector_assets.exports import COMPLETE, KEY, log_exports
+    from onecollector_resources.dagster_resources import OneCollectorResource
+
+    monkeypatch.setenv("ONECOLLECTOR_CONFIG", place.settings("asset", out=str(tmp_path / "out"))["ONECOLLECTOR_CONFIG"])
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
+
+    def exported(which: datetime) -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            [log_exports],
+            partition_key=which.strftime(KEY),
+            resources={"onecollector": OneCollectorResource(), "io_manager": dg.mem_io_manager},
+            instance=instance,
+        )
+
+    start_ns = int(hour.timestamp()) * 10**9
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = exported(hour)
+        (check,) = result.get_asset_check_evaluations()
+        assert (check.check_name, check.passed) == (COMPLETE, True)
+        rows = [row for row in rows_in(tmp_path / "out") if row[0] < start_ns + 3600 * 10**9]
+        assert len(rows) > 100
+        late = {"stream": {"service_name": "hard-asset"}, "values": [[str(start_ns + 7), "late for the asset"]]}
+        httpx.post(
+            f"{place.loki.url}/loki/api/v1/push", json={"streams": [late]}, headers={"X-Scope-OrgID": "default"}
+        ).raise_for_status()
+        flush(LokiAccess(place.loki.url, "default"), clock=time.monotonic, sleep=time.sleep)
+        exported(hour + timedelta(hours=1))
+        assert any(row[2] == "late for the asset" for row in rows_in(tmp_path / "out"))
+        keys = instance.get_materialized_partitions(dg.AssetKey("log_exports"))
+        assert {hour.strftime(KEY), (hour + timedelta(hours=1)).strftime(KEY)} <= keys

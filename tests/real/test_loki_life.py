@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.stack import wait_until
-from onecollector.local.ports import any_free_port
 from onecollector.local.stack import UpFailed, up
 from onecollector_resources.loki.config import LokiConfigError, render_loki_config
 from onecollector_resources.loki.lifecycle import LokiLifecycle, LokiLifecycleError, verify_config
 from onecollector_resources.settings import LokiSettings, S3Settings, Settings
 from tests.real.lokis import lines_of, new_loki, push
+from tests.real.s3_server import S3Server, s3_server
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
@@ -136,69 +134,35 @@ def test_a_negative_duration_that_loki_takes_is_refused_by_us(make: Maker, tmp_p
     verify_config(loki.binary, loki.config)
 
 
-@dataclass(frozen=True)
-class Bucket:
-    """A real S3 server. ``environment`` holds its keys under the names of the settings."""
-
-    settings: S3Settings
-    environment: dict[str, str]
-    client: Any
-
-    def listed(self) -> list[str]:
-        return [row["Key"] for row in self.client.list_objects_v2(Bucket="loki-chunks").get("Contents", [])]
-
-
 @pytest.fixture
-def s3(part: Any, tmp_path: Path) -> Iterator[Bucket]:
-    import boto3
-
-    root, port = tmp_path / "s3", any_free_port(set())
-    root.mkdir()
-    command = [str(part("versitygw")), "--port", f"127.0.0.1:{port}", "--quiet", "posix", str(root)]
-    keys = {"ROOT_ACCESS_KEY": "tests", "ROOT_SECRET_KEY": "tests-s3cret"}
-    with (tmp_path / "s3.log").open("wb") as log:
-        server = subprocess.Popen(command, env={**os.environ, **keys}, stdout=log, stderr=log)
-    try:
-        wait_until("the S3 server listens", lambda: _answers(port), 20)
-        url = f"http://127.0.0.1:{port}"
-        client = boto3.client(
-            "s3",
-            endpoint_url=url,
-            region_name="us-east-1",
-            aws_access_key_id="tests",
-            aws_secret_access_key="tests-s3cret",
-        )
-        environment = {**os.environ, "OC_S3_KEY": "tests", "OC_S3_SECRET": "tests-s3cret"}
-        yield Bucket(S3Settings(endpoint=url), environment, client)
-    finally:
-        server.terminate()
-        server.wait(20)
+def s3(part: Any, tmp_path: Path) -> Iterator[S3Server]:
+    with s3_server(part("versitygw"), tmp_path) as server:
+        yield server
 
 
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def listed(s3: S3Server) -> list[str]:
+    return [info.key for info in s3.store("loki-chunks").list()]
 
 
-def test_on_s3_a_machine_may_lose_its_disk_after_a_stop(make: Maker, s3: Bucket) -> None:
-    loki = make(s3.environment, store="s3", s3=s3.settings)
+def test_on_s3_a_machine_may_lose_its_disk_after_a_stop(make: Maker, s3: S3Server) -> None:
+    loki = make(s3.environment, store="s3", s3=s3.access)
     assert "tests-s3cret" not in loki.config.read_text()
     with pytest.raises(LokiLifecycleError, match="bucket does not exist"):
         loki.start()
     for name in ("loki-chunks", "loki-rules"):
-        s3.client.create_bucket(Bucket=name)
+        s3.bucket(name)
     loki.start()
     push(loki, "a", LINES)
     push(loki, "late", LATE, age_s=6 * 3600)
     assert lines_of(loki, "a") == LINES
     loki.flush()
-    wait_until("two chunks in the bucket", lambda: sum(k.startswith("default/") for k in s3.listed()) == 2, 20)
+    wait_until("two chunks in the bucket", lambda: sum(k.startswith("default/") for k in listed(s3)) == 2, 20)
     # On S3 late lines are visible once their chunk is there.
     assert lines_of(loki, "late") == LATE
     push(loki, "b", ["just before the stop"])
     loki.stop()
-    assert sum(key.startswith("default/") for key in s3.listed()) == 3
-    assert any(key.startswith("index/index_") for key in s3.listed())
+    assert sum(key.startswith("default/") for key in listed(s3)) == 3
+    assert any(key.startswith("index/index_") for key in listed(s3))
 
     overrides = (loki.data_dir / "overrides.yaml").read_text()
     shutil.rmtree(loki.data_dir)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -16,9 +17,9 @@ from hypothesis import strategies as st
 
 from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.batch import BatchQueryExecutor
+from onecollector_resources.loki.effort import ReadFailed
 from onecollector_resources.loki.lines import label_text
 from onecollector_resources.loki.logql import LogqlError
-from onecollector_resources.loki.effort import ReadFailed
 from onecollector_resources.loki.splits import Row
 from onecollector_resources.loki.windows import SECOND_NS
 from tests.unit import lines_model
@@ -257,3 +258,43 @@ def test_what_the_index_does_not_know_of_is_read_side_by_side_too() -> None:
     with executor(loki, page_rows=200, at_once=4) as reader:
         assert read(reader, 0, 600 * SECOND_NS) == expected(lines, 0, 600 * SECOND_NS)
         assert reader.tally.windows > 10
+
+
+def test_the_first_page_of_lines_that_nothing_is_known_of_is_small() -> None:
+    """Lines in memory, which the index does not know, in a Loki whose messages may be small."""
+    lines = [(n * SECOND_NS // 10, row({}, "x" * 3_000 + f"{n:05d}")) for n in range(2_000)]
+    nothing = httpx.Response(200, json={"bytes": 0, "entries": 0})
+    loki = FakeLoki(lines, fault=faulty(dict.fromkeys(range(1, 99), nothing), "index/stats"))
+    with executor(loki, at_once=1) as reader:
+        assert len(read(reader, 0, 200 * SECOND_NS)) == 2_000
+    limits = [int(one["limit"]) for one in loki.asked if "limit" in one]
+    assert limits[0] == 150
+    assert all(900 < limit < 1_000 for limit in limits[1:])
+
+
+def test_pages_grow_again_when_what_broke_them_is_over() -> None:
+    lines = some_lines(6_000)
+    nothing = httpx.Response(200, json={"bytes": 0, "entries": 0})
+    broken = [httpx.RemoteProtocolError("cut")] * 4
+    loki = FakeLoki(lines, fault=faulty(dict(enumerate(broken, 1))))
+    no_sizes = faulty(dict.fromkeys(range(1, 99), nothing), "index/stats")
+    breaks = loki.fault
+    assert breaks is not None
+    loki.fault = lambda request, params: no_sizes(request, params) or breaks(request, params)
+    with executor(loki, at_once=1, page_rows=1_000, page_bytes=None) as reader:
+        assert read(reader, 0, 600 * SECOND_NS) == expected(lines, 0, 600 * SECOND_NS)
+    limits = [int(one["limit"]) for one in loki.asked if "limit" in one]
+    assert min(limits) < 200
+    assert limits[-1] == 1_000
+
+
+def test_a_reader_that_stops_early_leaves_nothing_running() -> None:
+    before = threading.active_count()
+    with executor(FakeLoki(some_lines(5_000)), page_rows=50) as reader:
+        blocks = reader.read(ALL, 0, 600 * SECOND_NS)
+        next(blocks)
+        blocks.close()  # pyright: ignore[reportAttributeAccessIssue]
+        deadline = time.monotonic() + 5
+        while threading.active_count() > before:
+            assert time.monotonic() < deadline, threading.enumerate()
+            time.sleep(0.01)
