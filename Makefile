@@ -47,7 +47,7 @@ soak: setup postgresql
 
 bench: setup
 	@$(BIN)/onecollector install
-	@for area in config registry prove pipeline rotation discovery agent main_job; do $(BIN)/python -m bench.$$area || exit 1; done
+	@for area in config registry prove pipeline rotation discovery agent main_job export; do $(BIN)/python -m bench.$$area || exit 1; done
 	@$(BIN)/python docs/generate.py
 
 docs: setup

@@ -21,10 +21,10 @@ def KNOWN() -> tuple[type[Exception], ...]:
     from onecollector_resources.archive.shelf import NotArchived
     from onecollector_resources.exports.plan import PlanError
     from onecollector_resources.loki.config import LokiConfigError
+    from onecollector_resources.loki.effort import ReadFailed
     from onecollector_resources.loki.lifecycle import LokiLifecycleError
     from onecollector_resources.loki.logql import LogqlError
     from onecollector_resources.loki.querier import LokiError
-    from onecollector_resources.loki.effort import ReadFailed
     from onecollector_resources.registry.store import RegistryError
     from onecollector_resources.retention.policies import RetentionError
     from onecollector_resources.runtime import RuntimeMissing

@@ -32,12 +32,14 @@ def export(
     """
     from onecollector.cli.export_report import Meter, Totals, outcome_row
     from onecollector.cli.spans import instant_ns
+    from onecollector_resources.exports.allocation import share_heaps
     from onecollector_resources.exports.exporting import Outcome, export_all
     from onecollector_resources.exports.session import ExportSession
     from onecollector_resources.exports.sources import EngineName
     from onecollector_resources.runtime import load_runtime
     from onecollector_resources.settings import load_settings
 
+    share_heaps()
     if engine not in ("auto", "api", "chunks"):
         raise typer.BadParameter(f"expected auto, api or chunks, found {engine!r}")
     forced = None if engine == "auto" else cast(EngineName, engine)

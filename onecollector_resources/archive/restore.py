@@ -214,7 +214,7 @@ def _fetched(archive: ObjectStore, key: str, size: int, path: Path) -> str:
 
 
 def _proved(url: str, manifest: Manifest) -> TenantProof:
-    reader = QueriedDay(lambda tenant: LokiAccess(url, tenant, timeout_s=600), page_bytes=None)
+    reader = QueriedDay(lambda tenant: LokiAccess(url, tenant, timeout_s=600))
     found = prove(reader, manifest.tenant, manifest.day, [chunk.key for chunk in manifest.chunks])
     expected = manifest.lines
     return TenantProof(

@@ -10,8 +10,8 @@ from onecollector_resources.exports.partitions import Manifest
 from onecollector_resources.exports.run import Exporter
 from onecollector_resources.exports.sources import LineSource, Selection
 from onecollector_resources.loki.chunks.faults import ChunkError, ChunkUnsupported
-from onecollector_resources.loki.querier import LokiError
 from onecollector_resources.loki.effort import ReadFailed
+from onecollector_resources.loki.querier import LokiError
 from onecollector_resources.storage.objects import StoreError
 
 

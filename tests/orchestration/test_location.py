@@ -26,7 +26,8 @@ def test_everything_that_is_promised_is_there() -> None:
 
     dg.Definitions.validate_loadable(defs)
     assets = {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
-    assert assets == {"log_sources", "collector_config", "collector_rollout", "loki_rules"}
+    collection = {"log_sources", "collector_config", "collector_rollout", "loki_rules"}
+    assert assets == {*collection, "log_exports", "archive", "archive_restores", "retention_report"}
     reconcile = defs.resolve_job_def("reconcile")
     names = {node.name for node in reconcile.nodes}
     assert {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -44,7 +45,7 @@ def _int(values: list[int], kind: str) -> Any:
 def in_parts(lines: Sequence[Line], cuts: set[int]) -> DayProof:
     """Read in closed spans of time, as readers do."""
     borders = sorted({0, 7, *cuts})
-    spans = [[line for line in lines if a <= line[0] < b] for a, b in zip(borders, borders[1:], strict=False)]
+    spans = [[line for line in lines if a <= line[0] < b] for a, b in itertools.pairwise(borders)]
     return proof_of("test", [table_of(span) for span in spans if span])
 
 

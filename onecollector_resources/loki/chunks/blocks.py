@@ -60,27 +60,29 @@ def decode_symbols(layout: Layout, data: bytes) -> Symbols:
 
 
 class Columns:
-    """Lines of [start_ns, end_ns) as they are found. Not safe for several threads.
+    """Lines of a window as they are found. Not safe for several threads.
 
-    ``rows`` and ``line_bytes`` say how many to expect; more are taken, at the cost of a copy.
+    What it is made of stays between windows: taking memory anew for each costs as much time as filling it.
     """
 
-    def __init__(self, start_ns: int, end_ns: int, rows: int, line_bytes: int) -> None:
+    def __init__(self) -> None:
         import numpy as np
 
-        self.start_ns, self.end_ns = start_ns, end_ns
         self._at = np.zeros(3, np.int64)
-        self._times = np.empty(rows, np.int64)
-        self._stream = np.empty(rows, np.int32)
-        self._line_ends, self._pair_ends = np.zeros(rows + 1, np.int32), np.zeros(rows + 1, np.int32)
-        self._data = np.empty(line_bytes, np.uint8)
+        self._times = np.empty(0, np.int64)
+        self._stream = np.empty(0, np.int32)
+        self._line_ends, self._pair_ends = np.zeros(1, np.int32), np.zeros(1, np.int32)
+        self._data = np.empty(0, np.uint8)
         self._names, self._values = np.empty(0, np.int32), np.empty(0, np.int32)
-        self._streams: list[str] = []
-        self._symbols: list[Symbols] = []
-        self._used: list[Any] = []
-        self._labels: list[Layout] = []
-        self._first_symbol = 0
-        self.inflated = 0
+        self.begin(0, 0, 0, 0)
+
+    def begin(self, start_ns: int, end_ns: int, rows: int, line_bytes: int) -> None:
+        """Begin with the lines of [start_ns, end_ns). ``rows`` and ``line_bytes`` are about how many will come."""
+        self.start_ns, self.end_ns = start_ns, end_ns
+        self._at[:] = 0
+        self._chunks: list[tuple[Layout, Symbols, Numbers]] = []
+        self._first_symbol = self.inflated = 0
+        self._make_room(rows, line_bytes)
 
     def __len__(self) -> int:
         return int(self._at[0])
@@ -105,7 +107,7 @@ class Columns:
                 raw = inflate(layout.key, name, layout.encoding, packed, block.line_bytes + 16 * block.entries)
                 if block.entries > len(raw):
                     raise ChunkDamaged(layout.key, f"{name}: found {len(raw)} bytes for them")
-                self._make_room(layout.key, block.entries, len(raw))
+                self._make_room(block.entries, len(raw))
                 # Read-only stays read-only: what is walked over may be the object's own bytes.
                 read = walk(
                     raw,
@@ -128,45 +130,46 @@ class Columns:
             except ChunkDamaged as error:
                 damage.append(error)
         if len(self) > first_row:
-            self._stream[first_row : len(self)] = len(self._streams)
-            self._streams.append(label_text(layout.labels))
-            self._labels.append(layout)
-            self._symbols.append(symbols)
-            self._used.append(used)
+            self._stream[first_row : len(self)] = len(self._chunks)
+            self._chunks.append((layout, symbols, used))
             self._first_symbol += len(used)
         return damage
 
-    def _make_room(self, key: str, rows: int, size: int) -> None:
-        import numpy as np
-
-        have = self._at + np.array((rows, size, size // 2))
-        if int(have.max()) > LARGEST:
+    def _make_room(self, rows: int, size: int) -> None:
+        have, held, pairs = (int(number) for number in self._at)
+        # A pair takes two bytes at least.
+        most = (have + rows + 1, held + size, pairs + size // 2)
+        if max(most) > LARGEST:
             raise ChunkError(
-                f"{key}: expected at most 2 GB of lines in one window, found more from {self.start_ns} "
-                f"to {self.end_ns} ns; ask for less at once"
+                f"expected at most 2 GB of lines in one window, found more from {self.start_ns} to {self.end_ns} ns; "
+                "ask for fewer streams at once"
             )
-        self._times = _grown(self._times, have[0])
-        self._stream = _grown(self._stream, have[0])
-        self._line_ends = _grown(self._line_ends, have[0] + 1)
-        self._pair_ends = _grown(self._pair_ends, have[0] + 1)
-        self._data = _grown(self._data, have[1])
-        self._names, self._values = _grown(self._names, have[2]), _grown(self._values, have[2])
+        self._times = _grown(self._times, have, most[0])
+        self._stream = _grown(self._stream, have, most[0])
+        self._line_ends = _grown(self._line_ends, have + 1, most[0])
+        self._pair_ends = _grown(self._pair_ends, have + 1, most[0])
+        self._data = _grown(self._data, held, most[1])
+        self._names, self._values = _grown(self._names, pairs, most[2]), _grown(self._values, pairs, most[2])
 
     def block(self) -> LineBlock:
-        """All lines, in order of time and stream. The columns are used up."""
+        """All lines, in order of time and stream."""
         import numpy as np
+        import pyarrow as pa
 
         from onecollector_resources.loki.chunks.kernels import gather
 
         rows, size, pairs = (int(number) for number in self._at)
-        texts = sorted(set(self._streams))
+        streams = [label_text(layout.labels) for layout, _, _ in self._chunks]
+        texts = sorted(set(streams))
         rank = {text: number for number, text in enumerate(texts)}
         times = self._times[:rows]
-        stream = _ranks(self._streams, rank)[self._stream[:rows]] if rows else np.zeros(0, np.int32)
+        stream = _ranks(streams, rank)[self._stream[:rows]] if rows else np.zeros(0, np.int32)
         names, rank_of = self._ranked_names()
         out_times, out_stream = np.empty(rows, np.int64), np.empty(rows, np.int32)
         line_ends, pair_ends = np.empty(rows + 1, np.int32), np.empty(rows + 1, np.int32)
-        data, out_names, out_values = np.empty(size, np.uint8), np.empty(pairs, np.int32), np.empty(pairs, np.int32)
+        out_names, out_values = np.empty(pairs, np.int32), np.empty(pairs, np.int32)
+        # Arrow's own memory goes back to the machine when the block is gone.
+        data = np.frombuffer(pa.allocate_buffer(size), np.uint8) if size else np.empty(0, np.uint8)
         left = gather(
             _order(times, stream, len(texts)),
             times,
@@ -185,7 +188,6 @@ class Columns:
             out_names,
             out_values,
         )
-        self._data = self._names = self._values = np.empty(0, np.uint8)
         metadata = self._metadata(names, pair_ends, out_names[:left], out_values[:left])
         return LineBlock(texts, out_stream, out_times, strings(line_ends, data), metadata)
 
@@ -194,14 +196,14 @@ class Columns:
         import numpy as np
 
         found = []
-        for layout, symbols, used in zip(self._labels, self._symbols, self._used, strict=True):
+        for layout, symbols, used in self._chunks:
             places = np.flatnonzero(used)
             found.append((places, [_shown(name, layout) for name in symbols.texts.take(places).to_pylist()]))
         names = sorted({name for _, some in found for name in some} - {*PARSED})
         rank = {**{name: number for number, name in enumerate(names)}, **dict.fromkeys(PARSED, -1)}
         rank_of = np.full(self._first_symbol, -1, np.int32)
         first = 0
-        for (places, some), used in zip(found, self._used, strict=True):
+        for (places, some), (_, _, used) in zip(found, self._chunks, strict=True):
             rank_of[first + places] = _ranks(some, rank)
             first += len(used)
         return names, rank_of
@@ -211,7 +213,7 @@ class Columns:
 
         if not len(out_names):
             return empty_metadata(len(pair_ends) - 1)
-        symbols = pa.concat_arrays([one.texts for one in self._symbols])
+        symbols = pa.concat_arrays([symbols.texts for _, symbols, _ in self._chunks])
         return pa.MapArray.from_arrays(
             pa.array(pair_ends),
             pa.array(names, pa.string()).take(pa.array(out_names)),
@@ -229,14 +231,14 @@ def _ranks(names: Sequence[str], rank: dict[str, int]) -> Numbers:
     return np.fromiter((rank[name] for name in names), np.int32, len(names))
 
 
-def _grown(array: Numbers, needed: int) -> Numbers:
+def _grown(array: Numbers, used: int, needed: int) -> Numbers:
+    """The array, or a larger one with its used part. Memory that is never written to is never taken."""
     import numpy as np
 
     if len(array) >= needed:
         return array
-    # Memory that is never written to is never taken, so too much room costs nothing.
-    larger = np.empty(max(int(needed), 2 * len(array)), array.dtype)
-    larger[: len(array)] = array
+    larger = np.empty(needed + needed // 4, array.dtype)
+    larger[:used] = array[:used]
     return larger
 
 

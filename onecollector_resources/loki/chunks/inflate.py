@@ -37,7 +37,7 @@ def inflate(key: str, name: str, encoding: str, data: memoryview, expected: int)
             else:
                 codec = {"snappy": cramjam.snappy, "lz4": cramjam.lz4, "zstd": cramjam.zstd}[encoding]
                 raw = codec.decompress(data)
-        except (cramjam.DecompressionError, isal_zlib.error) as error:
+        except (cramjam.DecompressionError, isal_zlib.error) as error:  # pyright: ignore[reportGeneralTypeIssues]
             raise ChunkDamaged(key, f"{name}: expected {encoding}, found what cannot be inflated ({error})") from None
     array = np.frombuffer(raw, np.uint8) if len(raw) else np.zeros(0, np.uint8)
     array.flags.writeable = False

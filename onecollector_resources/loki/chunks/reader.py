@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from queue import Full, Queue
@@ -20,7 +21,7 @@ from onecollector_resources.loki.chunks.catalogue import MS, ChunkRef
 from onecollector_resources.loki.chunks.format import Block
 from onecollector_resources.loki.chunks.plan import Weight, cut
 from onecollector_resources.loki.chunks.report import ReadReport
-from onecollector_resources.loki.chunks.shelf import Chunk, Shelf
+from onecollector_resources.loki.chunks.shelf import Shelf
 from onecollector_resources.loki.lines import LineBlock
 
 INFLATED = 4
@@ -69,11 +70,46 @@ def _weight(ref: ChunkRef) -> Weight:
     return Weight(ref.from_ms * MS, (ref.through_ms + 1) * MS - 1, ref.size)
 
 
+class _Desk:
+    """What the threads of a reading share: columns to fill, and the right to fill some.
+
+    There are fewer rights than there could be blocks at once. One right goes with each block, from before it is begun
+    until the consumer is done with it; a window that is ahead can hold two, so the first window always gets one.
+    """
+
+    def __init__(self, shelf: Shelf, report: ReadReport, limits: Limits) -> None:
+        self.shelf, self.report, self.limits = shelf, report, limits
+        self.stop = threading.Event()
+        self._rights = threading.Semaphore(2 * limits.decoders - 1)
+        self._idle = deque[Columns]()
+
+    def take(self) -> bool:
+        """Wait for a right; False where nobody wants any more blocks."""
+        while not self.stop.is_set():
+            if self._rights.acquire(timeout=POLL_S):
+                return True
+        return False
+
+    def give_back(self) -> None:
+        """The block is gone."""
+        self._rights.release()
+
+    @contextmanager
+    def columns(self) -> Iterator[Columns]:
+        """Columns to fill."""
+        try:
+            mine = self._idle.popleft()
+        except IndexError:
+            mine = Columns()
+        yield mine
+        self._idle.append(mine)
+
+
 class _Task:
     """A window that is being decoded. Blocks come through ``queue``, None at the end."""
 
-    def __init__(self, window: Window, shelf: Shelf, report: ReadReport, limits: Limits, stop: threading.Event) -> None:
-        self._window, self._shelf, self._report, self._limits, self._stop = window, shelf, report, limits, stop
+    def __init__(self, window: Window, desk: _Desk) -> None:
+        self._window, self._desk = window, desk
         self.queue: Queue[LineBlock | None] = Queue(1)
 
     def run(self) -> None:
@@ -85,7 +121,7 @@ class _Task:
             self._hand_over(None)
 
     def _hand_over(self, block: LineBlock | None) -> None:
-        while not self._stop.is_set():
+        while not self._desk.stop.is_set():
             try:
                 self.queue.put(block, timeout=POLL_S)
             except Full:
@@ -93,55 +129,60 @@ class _Task:
             return
 
     def _blocks(self) -> Iterator[LineBlock]:
-        window, found = self._window, list[Block]()
+        desk, window, found = self._desk, self._window, list[Block]()
         # Whatever is asked for here is needed again, so nothing is finished yet.
-        for _, chunks in self._shelf.read(window.chunks, window.start_ns):
-            if self._stop.is_set():
+        for _, chunks in desk.shelf.read(window.chunks, window.start_ns):
+            if desk.stop.is_set():
                 return
             found += [block for chunk in chunks for block in chunk.blocks(window.start_ns, window.end_ns)]
         weights = [Weight(block.first_ns, block.last_ns, block.line_bytes) for block in found]
-        for begin, end in cut(weights, window.start_ns, window.end_ns, self._limits.block_bytes):
-            inside = [block for block in found if block.touches(begin, end)]
-            refs = [ref for ref in window.chunks if ref.from_ms * MS < end and (ref.through_ms + 1) * MS > begin]
-            columns = Columns(
-                begin, end, sum(block.entries for block in inside), sum(block.line_bytes for block in inside)
-            )
-            for _, chunks in self._shelf.read(refs, end):
-                for chunk in chunks:
-                    if self._stop.is_set():
-                        return
-                    self._add(columns, chunk)
-            self._report.count(entries=len(columns), inflated_bytes=columns.inflated)
-            if len(columns):
-                yield columns.block()
+        for begin, end in cut(weights, window.start_ns, window.end_ns, desk.limits.block_bytes):
+            if not desk.take():
+                return
+            block = self._block(begin, end, [one for one in found if one.touches(begin, end)])
+            if block is None:
+                desk.give_back()
+            else:
+                yield block
 
-    def _add(self, columns: Columns, chunk: Chunk) -> None:
-        blocks = chunk.blocks(columns.start_ns, columns.end_ns)
-        for damage in columns.add(chunk.layout, chunk.data, chunk.symbols, blocks):
-            self._report.damage(damage.key, damage.reason)
+    def _block(self, begin: int, end: int, inside: Sequence[Block]) -> LineBlock | None:
+        """The lines of [begin, end), None where there are none or nobody wants them."""
+        desk = self._desk
+        refs = [ref for ref in self._window.chunks if ref.from_ms * MS < end and (ref.through_ms + 1) * MS > begin]
+        with desk.columns() as columns:
+            columns.begin(begin, end, sum(one.entries for one in inside), sum(one.line_bytes for one in inside))
+            for _, chunks in desk.shelf.read(refs, end):
+                if desk.stop.is_set():
+                    return None
+                for chunk in chunks:
+                    for damage in columns.add(chunk.layout, chunk.data, chunk.symbols, chunk.blocks(begin, end)):
+                        desk.report.damage(damage.key, damage.reason)
+            desk.report.count(entries=len(columns), inflated_bytes=columns.inflated)
+            return columns.block() if len(columns) else None
 
 
 def read_blocks(
     refs: Sequence[ChunkRef], start_ns: int, end_ns: int, shelf: Shelf, report: ReadReport, limits: Limits
 ) -> Iterator[LineBlock]:
     """Blocks in order of time, none overlapping another. Raises ChunkUnsupported, ChunkError, StoreError."""
-    stop = threading.Event()
+    desk = _Desk(shelf, report, limits)
     coming = windows(refs, start_ns, end_ns, limits.block_bytes / INFLATED)
     running: deque[tuple[_Task, Future[None]]] = deque()
     with ThreadPoolExecutor(limits.decoders, "chunk-decode") as pool:
         try:
             while True:
                 for window in islice(coming, limits.decoders - len(running)):
-                    task = _Task(window, shelf, report, limits, stop)
+                    task = _Task(window, desk)
                     running.append((task, pool.submit(task.run)))
                 if not running:
                     return
                 task, future = running[0]
                 while (block := task.queue.get()) is not None:
                     yield block
-                    # The consumer is done with it: it must not live on while the next is made.
-                    block = None
+                    # It must not live on while the next is made.
+                    del block
+                    desk.give_back()
                 running.popleft()
                 future.result()
         finally:
-            stop.set()
+            desk.stop.set()
