@@ -107,7 +107,7 @@ def main() -> None:
         memory: dict[str, float] = {}
         size = 0
         for turn in range(chosen.rounds + 1):
-            for name in took:
+            for name, seconds_of_name in took.items():
                 work = folder / "work"
                 work.mkdir()
                 if name == "logcli":
@@ -132,7 +132,7 @@ def main() -> None:
                 assert found == lines, f"{name}: {found} of {lines} lines"
                 # The first round is for compiled code and the page cache.
                 if turn:
-                    took[name].append(seconds)
+                    seconds_of_name.append(seconds)
                     memory[name] = max(memory.get(name, 0), peak)
                 shutil.rmtree(work)
     rows = []

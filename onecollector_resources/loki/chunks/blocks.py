@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from onecollector_resources.loki.chunks.faults import ChunkDamaged, ChunkError
 from onecollector_resources.loki.chunks.format import Block, Layout, block_name, check, read_symbols
 from onecollector_resources.loki.chunks.inflate import inflate
+from onecollector_resources.loki.chunks.memory import room
 from onecollector_resources.loki.chunks.texts import strings
 from onecollector_resources.loki.lines import LineBlock, empty_metadata, label_text
 
@@ -42,7 +43,7 @@ class Symbols:
         return self.texts.nbytes
 
 
-def decode_symbols(layout: Layout, data: bytes) -> Symbols:
+def decode_symbols(layout: Layout, data: memoryview) -> Symbols:
     """The chunk's symbols. Raises ChunkDamaged."""
     import numpy as np
 
@@ -52,7 +53,7 @@ def decode_symbols(layout: Layout, data: bytes) -> Symbols:
     raw = inflate(layout.key, "symbols", layout.encoding, packed, 4 * len(packed))
     if count > len(raw):
         raise ChunkDamaged(layout.key, f"symbols: expected {count}, found {len(raw)} bytes of them")
-    ends, texts = np.empty(count + 1, np.int32), np.empty(len(raw), np.uint8)
+    ends, texts = room(count + 1, np.int32), room(len(raw), np.uint8)
     read = split_symbols(raw, ends, texts)
     if read != len(raw):
         raise ChunkDamaged(layout.key, f"symbols: expected {count} in {len(raw)} bytes, found them in {read}")
@@ -92,7 +93,7 @@ class Columns:
         """Bytes of the lines so far."""
         return int(self._at[1])
 
-    def add(self, layout: Layout, data: bytes, symbols: Symbols, blocks: Sequence[Block]) -> list[ChunkDamaged]:
+    def add(self, layout: Layout, data: memoryview, symbols: Symbols, blocks: Sequence[Block]) -> list[ChunkDamaged]:
         """Take the lines of these blocks of a chunk; answers what was wrong with blocks that had to be left out."""
         import numpy as np
 
@@ -154,7 +155,6 @@ class Columns:
     def block(self) -> LineBlock:
         """All lines, in order of time and stream."""
         import numpy as np
-        import pyarrow as pa
 
         from onecollector_resources.loki.chunks.kernels import gather
 
@@ -165,11 +165,10 @@ class Columns:
         times = self._times[:rows]
         stream = _ranks(streams, rank)[self._stream[:rows]] if rows else np.zeros(0, np.int32)
         names, rank_of = self._ranked_names()
-        out_times, out_stream = np.empty(rows, np.int64), np.empty(rows, np.int32)
-        line_ends, pair_ends = np.empty(rows + 1, np.int32), np.empty(rows + 1, np.int32)
-        out_names, out_values = np.empty(pairs, np.int32), np.empty(pairs, np.int32)
-        # Arrow's own memory goes back to the machine when the block is gone.
-        data = np.frombuffer(pa.allocate_buffer(size), np.uint8) if size else np.empty(0, np.uint8)
+        out_times, out_stream = room(rows, np.int64), room(rows, np.int32)
+        line_ends, pair_ends = room(rows + 1, np.int32), room(rows + 1, np.int32)
+        out_names, out_values = room(pairs, np.int32), room(pairs, np.int32)
+        data = room(size, np.uint8)
         left = gather(
             _order(times, stream, len(texts)),
             times,
@@ -232,12 +231,10 @@ def _ranks(names: Sequence[str], rank: dict[str, int]) -> Numbers:
 
 
 def _grown(array: Numbers, used: int, needed: int) -> Numbers:
-    """The array, or a larger one with its used part. Memory that is never written to is never taken."""
-    import numpy as np
-
+    """The array, or a larger one with its used part."""
     if len(array) >= needed:
         return array
-    larger = np.empty(needed + needed // 4, array.dtype)
+    larger = room(needed + needed // 4, array.dtype)
     larger[:used] = array[:used]
     return larger
 

@@ -98,7 +98,7 @@ class _Part(Protocol):
     def length(self) -> int: ...
 
 
-def read_labels(key: str, head: bytes) -> dict[str, str] | int:
+def read_labels(key: str, head: bytes | memoryview) -> dict[str, str] | int:
     """The stream's labels from an object's first bytes, or how many bytes that takes if ``head`` is too short.
 
     Raises ChunkDamaged.
@@ -120,7 +120,7 @@ def read_labels(key: str, head: bytes) -> dict[str, str] | int:
     return labels
 
 
-def parse(key: str, data: bytes) -> Layout:
+def parse(key: str, data: bytes | memoryview) -> Layout:
     """The layout of an object. Raises ChunkDamaged, ChunkUnsupported; blocks and symbols are not checked yet."""
     labels = read_labels(key, data)
     if isinstance(labels, int):
@@ -154,7 +154,7 @@ def parse(key: str, data: bytes) -> Layout:
     return Layout(key, labels, ENCODINGS[encoding], start, blocks, symbols)
 
 
-def check(key: str, data: bytes, start: int, part: _Part, name: str) -> memoryview:
+def check(key: str, data: bytes | memoryview, start: int, part: _Part, name: str) -> memoryview:
     """The part's bytes. Raises ChunkDamaged where its checksum does not fit."""
     begin, end = start + part.offset, start + part.offset + part.length
     view = memoryview(data)[begin:end]
@@ -171,14 +171,14 @@ def block_name(layout: Layout, block: Block) -> str:
     return f"block {number} of {len(layout.blocks)} ({block.entries} lines, {block.first_ns} to {block.last_ns} ns)"
 
 
-def read_symbols(layout: Layout, data: bytes) -> tuple[int, memoryview]:
+def read_symbols(layout: Layout, data: bytes | memoryview) -> tuple[int, memoryview]:
     """How many symbols there are, and their compressed bytes. Raises ChunkDamaged."""
     section = check(layout.key, data, layout.start, layout.symbols, "symbols")
     count, at = _uvarint(layout.key, section, 0)
     return count, section[at:]
 
 
-def _blocks(key: str, section: bytes, room: int) -> tuple[Block, ...]:
+def _blocks(key: str, section: bytes | memoryview, room: int) -> tuple[Block, ...]:
     count, at = _uvarint(key, section, 0)
     blocks = []
     for _ in range(count):

@@ -36,8 +36,8 @@ class Limits:
     """``block_bytes`` of lines are in a block, about; ``decoders`` are at work on that many windows, ``fetchers`` read
     objects, of which up to ``kept_bytes`` are kept for the next window."""
 
-    block_bytes: int = 24 << 20
-    kept_bytes: int = 48 << 20
+    block_bytes: int = 16 << 20
+    kept_bytes: int = 32 << 20
     decoders: int = 2
     fetchers: int = 8
 

@@ -18,6 +18,7 @@ from onecollector_resources.loki.chunks.blocks import Symbols, decode_symbols
 from onecollector_resources.loki.chunks.catalogue import MS, ChunkRef
 from onecollector_resources.loki.chunks.faults import ChunkDamaged, ChunkUnsupported
 from onecollector_resources.loki.chunks.format import Block, Layout, check, parse
+from onecollector_resources.loki.chunks.memory import moved
 from onecollector_resources.loki.chunks.report import ReadReport
 from onecollector_resources.storage.objects import ObjectMissing, ObjectStore
 
@@ -33,7 +34,7 @@ class Chunk:
     """An object that was read: where everything is, its bytes, its symbols."""
 
     layout: Layout
-    data: bytes
+    data: memoryview
     symbols: Symbols
 
     def blocks(self, start_ns: int, end_ns: int) -> list[Block]:
@@ -117,8 +118,9 @@ class Shelf:
             self._seen.add(ref.key)
         self._report.count(objects=1, object_bytes=len(data), chunks=int(fresh))
         try:
-            layout = _checked(ref, data)
-            chunk = Chunk(layout, data, decode_symbols(layout, data))
+            kept = moved(data)
+            layout = _checked(ref, kept)
+            chunk = Chunk(layout, kept, decode_symbols(layout, kept))
         except ChunkDamaged as error:
             self._report.damage(error.key, error.reason)
             return []
@@ -126,7 +128,7 @@ class Shelf:
         return [chunk] if layout.labels == ref.labels or self._wanted(chunk) else []
 
 
-def _checked(ref: ChunkRef, data: bytes) -> Layout:
+def _checked(ref: ChunkRef, data: memoryview) -> Layout:
     """The object's layout. Raises ChunkDamaged, ChunkUnsupported.
 
     A damaged block is let pass: it is left out when its turn comes, and the others are read.

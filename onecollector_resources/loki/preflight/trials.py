@@ -172,7 +172,7 @@ def judge_twice(entries: Sequence[Entry]) -> Trial:
     if count == 1:
         return Trial(name, rule, "kept", "ok", "a line that is sent again is there once")
     if count == 0:
-        return Trial(name, rule, "lost", "error", "a plain line that was sent twice did not come back")
+        return Trial(name, rule, "lost", "error", "a plain line that was sent twice did not come back", RATES)
     return Trial(name, rule, "doubled", "warning", f"a line that is sent again is there {count} times", TWICE_CURE)
 
 
@@ -210,7 +210,9 @@ def judge_future(push: Pushed | None, known: Known) -> Trial:
     """A line of a host whose clock is ahead; None: not pushed, for the limits say that it would be taken."""
     name, rule, ahead = "line from the future", "refuses-fast-clocks", f"{AHEAD_S // 60} m"
     if push is None:
-        return Trial(name, rule, "kept", "ok", f"lines up to {known.limit('creation_grace_period')} ahead are taken")
+        return Trial(
+            name, rule, "not tried", "ok", f"lines up to {known.limit('creation_grace_period')} ahead are taken, so says the limit"
+        )  # fmt: skip
     if push.took:
         return Trial(name, rule, "kept", "ok", f"a line {ahead} ahead is taken")
     return Trial(
@@ -223,7 +225,7 @@ def judge_hot(pushes: Sequence[Pushed], counts: Mapping[str, int], known: Known)
     name, rule = "hot beside quiet", "loses-hot-lines"
     if not pushes:
         limit = known.limit("per_stream_rate_limit")
-        return Trial(name, rule, "kept", "ok", f"a stream may write {limit} a second, so says the limit; not tried")
+        return Trial(name, rule, "not tried", "ok", f"a stream may write {limit} a second, so says the limit")
     took = sum(1 for push in pushes if push.took)
     lost, quiet = took * HOT_LINES - counts.get("hot", 0), took - counts.get("quiet", 0)
     if lost > 0 or quiet > 0:
