@@ -40,7 +40,9 @@ def stack(parts: Any) -> Iterator[Stack]:
 @pytest.fixture
 def manager(stack: Stack) -> AgentManager:
     transport = LocalHttpTransport.of(stack.layout, stack.runtime)
-    return AgentManager(transport, lambda tenant: LokiQuerierClient(LokiAccess(stack.runtime.loki_url, tenant)), confirm_within_s=8)
+    return AgentManager(
+        transport, lambda tenant: LokiQuerierClient(LokiAccess(stack.runtime.loki_url, tenant)), confirm_within_s=8
+    )
 
 
 def active(stack: Stack) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -11,11 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import httpx
 import pytest
 import yaml
 
 from bench.stack import wait_until
+from onecollector_assets.retention import retention_is_kept, retention_policies_are_in_force, retention_report
+from onecollector_resources.dagster_resources import OneCollectorResource
 from onecollector_resources.loki.lifecycle import LokiLifecycle
 from onecollector_resources.loki.querier import LokiQuerierClient
 from onecollector_resources.retention.applied import load_applied
@@ -175,10 +180,42 @@ def test_a_policy_from_file_to_sweep(place: tuple[LokiLifecycle, Path]) -> None:
         "everything else": (4 * LINES, 0, 3 * LINES),
     }
 
-    # -- and exactly that goes, lines from before the policy among them: chunks of 10 d for dev, all of audit, 2 d of the rest
-    loki.restart()
-    assert chunks(loki) in range(7, 13)
-    wait_until("the sweep", lambda: chunks(loki) == 2 + 4 + 1, 60, 0.5)
+    # -- the same in Dagster, with both checks
+    result = dg.materialize(
+        [retention_report, retention_is_kept, retention_policies_are_in_force],
+        resources={"onecollector": OneCollectorResource(config_file=str(root / "onecollector.yaml"))},
+    )
+    assert result.success
+    told = result.asset_materializations_for_node("retention_report")[0].metadata
+    assert '| default | {env="dev"} | 15d | 400 |' in str(told["table"].value)
+    checks = {one.check_name: one for one in result.get_asset_check_evaluations()}
+    assert not checks["retention_is_kept"].passed
+    assert "2 rules hold lines more than 6 h past their date" in str(checks["retention_is_kept"].description)
+    assert not checks["retention_policies_are_in_force"].passed
+    assert "default.yaml:4" in str(checks["retention_policies_are_in_force"].metadata["faults"].value)
+
+    # -- and exactly that goes, lines from before the policy among them: 10 and 2 d of dev, all of audit, 2 d of the rest
+    into_the_store(loki)
+    assert chunks(loki) == 12
+    wait_until("chunks to be marked", lambda: marked(loki) >= 5, 60, 0.5)
+    # Loki looks for marks when it starts, and then once a minute.
+    into_the_store(loki)
+    wait_until("the sweep", lambda: chunks(loki) <= 2 + 4 + 1, 75, 0.5)
+    assert chunks(loki) == 2 + 4 + 1
+
+
+def into_the_store(loki: LokiLifecycle) -> None:
+    """Nothing stays in memory, where retention does not look."""
+    loki.stop()
+    shutil.rmtree(loki.data_dir / "wal")
+    loki.start()
+
+
+def marked(loki: LokiLifecycle) -> int:
+    found = re.findall(
+        r"^loki_boltdb_shipper_retention_marker_count_total\{.*\} (\d+)$", httpx.get(f"{loki.url}/metrics").text, re.M
+    )
+    return sum(map(int, found))
 
 
 def test_limits_that_loki_refuses_are_put_back(place: tuple[LokiLifecycle, Path]) -> None:
