@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import httpx
 
+from bench.loki import private_loki
 from bench.report import report
-from onecollector.local.ports import any_free_port
-from onecollector.parts.locate import locate
 from onecollector_resources.health.delivery import prove_records
 from onecollector_resources.loki.access import LokiAccess
-from onecollector_resources.loki.config import render_loki_config, render_overrides
-from onecollector_resources.loki.lifecycle import LokiLifecycle
 from onecollector_resources.loki.querier import LokiQuerierClient
 from onecollector_resources.records import SegmentRecords
-from onecollector_resources.settings import Settings
 
 CONTAINERS, LINES = 1_000, 200
 LEFT_OUT = (7, 123)
@@ -42,37 +36,17 @@ def push(url: str, first: int, count: int, now_ns: int) -> None:
 
 
 def main() -> None:
-    binary = locate("loki")
-    if binary is None:
-        raise SystemExit("Loki is missing; run: onecollector install loki")
-    with tempfile.TemporaryDirectory() as name:
-        folder, data = Path(name), Path(name) / "data"
-        data.mkdir()
-        http_port, grpc_port = any_free_port(set()), any_free_port(set())
-        settings = Settings(state_dir=folder)
-        (folder / "c.yaml").write_text(
-            render_loki_config(settings, data_dir=data, http_port=http_port, grpc_port=grpc_port)
-        )
-        (data / "overrides.yaml").write_text(render_overrides(settings))
-        loki = LokiLifecycle(binary, folder / "c.yaml", data, http_port, folder / "log")
-        loki.start()
-        try:
-            now = datetime.now(UTC)
-            for first in range(0, CONTAINERS, 20):
-                push(loki.url, first, 20, int(now.timestamp() * 1e9))
-            records = [
-                SegmentRecords(
-                    f"{n:064x}", 0, LINES, 1, 1, True, "default", f"s{n // 20 * 20}", now - timedelta(hours=11)
-                )
-                for n in range(CONTAINERS)
-            ]
-            began = time.perf_counter()
-            rows = prove_records(
-                records, lambda tenant: LokiQuerierClient(LokiAccess(loki.url, tenant, timeout_s=60)), now
-            )
-            took = time.perf_counter() - began
-        finally:
-            loki.kill()
+    with private_loki() as loki:
+        now = datetime.now(UTC)
+        for first in range(0, CONTAINERS, 20):
+            push(loki.url, first, 20, int(now.timestamp() * 1e9))
+        records = [
+            SegmentRecords(f"{n:064x}", 0, LINES, 1, 1, True, "default", f"s{n // 20 * 20}", now - timedelta(hours=11))
+            for n in range(CONTAINERS)
+        ]
+        began = time.perf_counter()
+        rows = prove_records(records, lambda tenant: LokiQuerierClient(LokiAccess(loki.url, tenant, timeout_s=60)), now)
+        took = time.perf_counter() - began
     incomplete = [row for row in rows if not row.complete]
     named = [(int(row.source_id, 16), a) for row in incomplete for a, b in row.missing if a == b]
     report(

@@ -181,10 +181,12 @@ def _show(restored: Restored, day: date, *, running: bool) -> None:
             out.print(Text(f"    {row}"))
     for damage in restored.damages:
         out.print(Text(f"    {damage.key}: {damage.what}", "red"))
+    # For a small day the seconds are Loki's own, whatever there is.
+    pace = f"   ({restored.seconds_per_gb:.0f} s/GB)" if restored.bytes > 10_000_000 else ""
     out.print(
         Text(
             f"laid out in {restored.lay_out_s:.1f}s, started in {restored.start_s:.1f}s, every line read in "
-            f"{restored.prove_s:.1f}s   ({restored.seconds_per_gb:.0f} s/GB)"
+            f"{restored.prove_s:.1f}s{pace}"
         )
     )
     if running:

@@ -73,33 +73,39 @@ class QueriedDay:
         with access.client() as http:
             wire = Wire(http)
             for selector in selectors(names):
-                for block in self._blocks(wire, selector, first, until):
+                for block in self.blocks(wire, selector, first, until):
                     if len(block):
                         yield ordered(block).table
 
-    def _blocks(self, wire: Wire, selector: str, first: int, until: int) -> Iterator[LineBlock]:
-        """Spans one after the other, each of about the wanted number of lines by what the one before held."""
+    def blocks(self, wire: Wire, selector: str, first: int, until: int) -> Iterator[LineBlock]:
+        """Lines of the selector's streams in [first, until) ns, in spans one after the other.
+
+        Each span is of about the wanted number of lines by what the one before held. Raises DayUnreadable.
+        """
         begin, span, most = first, FIRST_SPAN_NS, self._most_rows
         while begin < until:
             end = min(begin + span, until)
             found = self._page(wire, selector, begin, end, most)
-            rows = found if isinstance(found, int) else len(found)
-            if isinstance(found, int) or rows >= most:
-                # Too much of it, for Loki or for us; one nanosecond cannot be cut, but more of it can be asked for.
-                span, most = (span // 2, most) if span > 1 else (span, 2 * most)
+            if found is None:
+                span //= 2
                 continue
-            yield _from(found, begin)
+            kept = _from(found, begin)
+            if len(found) >= most:
+                # More may follow. Where what comes before fills the answer, or one instant, a shorter span is no cure.
+                span, most = (span // 2, most) if span > 1 and 2 * len(kept) > most else (span, 2 * most)
+                continue
+            yield kept
             begin = end
-            span = max(1, min(4 * span, FIRST_SPAN_NS, span * self._wanted_rows // max(rows, 1)))
+            span = max(1, min(4 * span, FIRST_SPAN_NS, 2 * span * self._wanted_rows // (2 * len(kept) or 1)))
 
-    def _page(self, wire: Wire, selector: str, begin: int, end: int, most: int) -> LineBlock | int:
-        """The lines, and some before them; a number where there are too many for one answer. Raises DayUnreadable."""
+    def _page(self, wire: Wire, selector: str, begin: int, end: int, most: int) -> LineBlock | None:
+        """The lines, and some before them; None where there are too many for one answer. Raises DayUnreadable."""
         for left in reversed(range(TRIES)):
             found = wire.page(selector, _before(begin), end, most, TIMEOUT_S)
             if not isinstance(found, Trouble):
                 return found.lines.block
             if end - begin > 1 and found.kind in ("too_large", "too_long", "silent", "cut"):
-                return most
+                return None
             if not left or found.kind in ("limit", "refused"):
                 raise DayUnreadable(f"{selector} from {begin} to {end} ns: {found.message}")
             self._sleep(1.0)

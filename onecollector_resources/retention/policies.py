@@ -143,7 +143,7 @@ def read_policy(path: Path, text: str, judge: Judge | None = None) -> PolicyFile
     for where, key in _doubled(node, ()):
         fault((*where, key), f"{key!r} stands twice; only the last would count")
     policy = _policy(data, fault, judge)
-    return PolicyFile(path.stem, path, None if faults else policy, tuple(faults))
+    return PolicyFile(path.stem, path, None if faults else policy, tuple(sorted(faults, key=lambda one: one.line)))
 
 
 Report = Callable[[tuple[str | int, ...], str], None]

@@ -6,7 +6,7 @@ import base64
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onecollector_resources.archive.keys import ChunkKey, day_ms, day_number, index_folder, index_is_of, parse_chunk_key
@@ -43,6 +43,7 @@ CHUNKS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(CHUNKS)
 def test_a_chunks_name_is_read_in_both_forms(chunk: ChunkKey) -> None:
     assert parse_chunk_key(chunk.key) == chunk
@@ -50,6 +51,7 @@ def test_a_chunks_name_is_read_in_both_forms(chunk: ChunkKey) -> None:
     assert "/" not in chunk.file_key.split("/", 2)[2]
 
 
+@settings(deadline=None)
 @given(CHUNKS)
 def test_a_chunk_is_of_the_days_that_it_touches_and_of_no_other(chunk: ChunkKey) -> None:
     days = list(chunk.days())
@@ -61,6 +63,7 @@ def test_a_chunk_is_of_the_days_that_it_touches_and_of_no_other(chunk: ChunkKey)
     assert chunk.from_ms >= day_ms(days[0])[0]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40) | st.tuples(HEX, HEX, HEX).map("/".join))
 def test_other_objects_are_no_chunks(key: str) -> None:
     found = parse_chunk_key(key)
@@ -158,6 +161,7 @@ def manifest_of(chunks: set[str], index: set[str], revision: int = 1, lines: Day
     )
 
 
+@settings(deadline=None)
 @given(NAMES, NAMES, NAMES, NAMES, st.booleans())
 def test_a_revision_holds_all_that_was_and_all_that_is_and_is_made_only_for_late_chunks(
     old: set[str], old_index: set[str], new: set[str], new_index: set[str], force: bool
@@ -175,6 +179,7 @@ def test_a_revision_holds_all_that_was_and_all_that_is_and_is_made_only_for_late
         assert held == {one.key for one in last.objects}
 
 
+@settings(deadline=None)
 @given(NAMES, NAMES)
 def test_a_replacement_keeps_nothing_else_and_never_replaces_a_day_by_nothing(old: set[str], new: set[str]) -> None:
     plan = plan_day(sources(new, "chunk"), sources({"i"}, "index"), manifest_of(old, {"j"}), replace=True)
@@ -193,6 +198,7 @@ PROOFS = st.none() | st.builds(
 )
 
 
+@settings(deadline=None)
 @given(NAMES, NAMES, st.integers(1, 999_999), PROOFS)
 def test_a_manifest_comes_back_as_it_was(
     chunks: set[str], index: set[str], revision: int, lines: DayProof | None
@@ -202,6 +208,7 @@ def test_a_manifest_comes_back_as_it_was(
     assert parse_manifest_key(made.key) == ("default", DAY, revision)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 7))
 def test_any_flipped_bit_of_a_manifest_is_found(place: int, bit: int) -> None:
     data = bytearray(to_bytes(manifest_of({"a"}, {"b"}, lines=DayProof("query", 1, "0" * 64, ()))))

@@ -7,17 +7,22 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pyarrow as pa
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onecollector_resources.archive.proof import DayProof, StreamProof, differences, proof_of
-from onecollector_resources.archive.query_reader import selectors
+from onecollector_resources.archive.proof import DayProof, DayUnreadable, StreamProof, differences, proof_of
+from onecollector_resources.archive.query_reader import MS, QueriedDay, selectors
 from onecollector_resources.archive.scratch import scratch_config
+from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.config import leaves
 from onecollector_resources.loki.lines import LineBlock, label_text, ordered
+from onecollector_resources.loki.wire import Wire
 from sensors.archive import last_closed
 from tests.unit.archive_worlds import SCHEMA
+from tests.unit.fake_loki import FakeLoki, identity, row
 
 TEXTS = st.text(st.sampled_from("aé\x1f\\ \n"), max_size=4)
 LINES = st.tuples(st.integers(0, 6), st.sampled_from(["a", "b", "c"]), TEXTS, st.dictionaries(TEXTS, TEXTS, max_size=2))
@@ -49,6 +54,7 @@ def in_parts(lines: Sequence[Line], cuts: set[int]) -> DayProof:
     return proof_of("test", [table_of(span) for span in spans if span])
 
 
+@settings(deadline=None)
 @given(st.lists(LINES, min_size=1, max_size=20), st.randoms(), st.sets(st.integers(1, 6)))
 def test_neither_order_nor_cuts_nor_repeats_change_a_proof(lines: list[Line], chance: Any, cuts: set[int]) -> None:
     shuffled = [*lines, *lines[:3]]
@@ -56,6 +62,7 @@ def test_neither_order_nor_cuts_nor_repeats_change_a_proof(lines: list[Line], ch
     assert in_parts(shuffled, cuts) == in_parts(lines, set())
 
 
+@settings(deadline=None)
 @given(st.lists(LINES, min_size=1, max_size=12), LINES, st.integers(0, 11))
 def test_any_other_line_changes_it(lines: list[Line], other: Line, place: int) -> None:
     changed = list(lines)
@@ -81,6 +88,7 @@ def test_differences_are_told_by_stream() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), st.just("v"), min_size=1), max_size=8))
 def test_selectors_match_each_stream_once(streams: list[dict[str, str]]) -> None:
     def matches(selector: str, labels: dict[str, str]) -> bool:
@@ -113,3 +121,57 @@ def test_the_newest_closed_day() -> None:
     morning = datetime(2026, 11, 3, 5, 23, tzinfo=UTC)
     assert last_closed(morning, 4) == "2026-11-02"
     assert last_closed(morning, 6) == "2026-11-01"
+
+
+CHUNK_LINES = st.lists(
+    st.tuples(st.integers(0, 5 * MS), st.sampled_from("ab"), st.sampled_from(["x", "y", "z"])), min_size=1, max_size=40
+)
+
+
+class LokiOfChunks(FakeLoki):
+    """Leaves out chunks that end in the millisecond that a query begins in, as Loki 3.7.8 does. Chunks are of ``size`` lines."""
+
+    def __init__(self, lines: Sequence[Any], size: int) -> None:
+        super().__init__(lines, most=0)
+        self.chunk_end = {}
+        for app in "ab":
+            mine = [line for line in self.lines if line[1].labels["app"] == app]
+            for begin in range(0, len(mine), size):
+                chunk = mine[begin : begin + size]
+                self.chunk_end.update(dict.fromkeys(map(identity, chunk), chunk[-1][0] // MS))
+
+    def _answer(self, path: str, params: dict[str, str]) -> httpx.Response:
+        begins = int(params["start"]) // MS
+        whole = self.lines
+        self.lines = [line for line in whole if self.chunk_end[identity(line)] != begins]
+        try:
+            return super()._answer(path, params)
+        finally:
+            self.lines = whole
+
+
+@settings(deadline=None)
+@given(CHUNK_LINES, st.integers(1, 7), st.integers(1, 10), st.integers(1, 10), st.integers(0, 2 * MS))
+def test_no_line_is_stepped_over_wherever_chunks_and_spans_end(
+    rows: list[tuple[int, str, str]], size: int, wanted: int, most: int, first: int
+) -> None:
+    loki = LokiOfChunks([(at, row({"app": app}, line)) for at, app, line in rows], size)
+    reader = QueriedDay(lambda _: LokiAccess("http://loki", "t"), wanted_rows=wanted, most_rows=most)
+    with LokiAccess("http://loki", "t").client(transport=loki) as http:
+        blocks = list(reader.blocks(Wire(http), '{app=~".+"}', first, 5 * MS))
+    found = [
+        (at, block.streams[stream], line)
+        for block in blocks
+        for at, stream, line in zip(block.time_ns.tolist(), block.stream.tolist(), block.line.to_pylist(), strict=True)
+    ]
+    assert sorted(found) == sorted(
+        {(at, label_text({"app": app}), line) for at, app, line in rows if first <= at < 5 * MS}
+    )
+
+
+def test_a_loki_that_refuses_is_said_with_the_span() -> None:
+    loki = FakeLoki([], fault=lambda request, params: httpx.Response(400, text="no such thing"))
+    reader = QueriedDay(lambda _: LokiAccess("http://loki", "t"))
+    with LokiAccess("http://loki", "t").client(transport=loki) as http:
+        with pytest.raises(DayUnreadable, match=r'\{app="a"\} from 0 to 10 ns: 400: no such thing'):
+            list(reader.blocks(Wire(http), '{app="a"}', 0, 10))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import crc32c
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-# Compiled before the first test is timed.
-import onecollector_resources.loki.chunks.kernels  # noqa: F401
-from onecollector_resources.loki.chunks.blocks import Columns, decode_symbols
+from onecollector_resources.loki.chunks import kernels  # Compiled before the first test is timed.
+from onecollector_resources.loki.chunks.blocks import Columns, decode_symbols, inflated
 from onecollector_resources.loki.chunks.faults import ChunkDamaged, ChunkUnsupported
 from onecollector_resources.loki.chunks.format import parse, read_labels
 from onecollector_resources.loki.chunks.keys import parse_key
@@ -38,7 +38,8 @@ def rows(made: Made, start_ns: int = 0, end_ns: int = 1 << 62) -> list[Row]:
     columns = Columns()
     columns.begin(start_ns, end_ns, 0, 0)
     touched = [block for block in layout.blocks if block.touches(start_ns, end_ns)]
-    for damage in columns.add(layout, view, decode_symbols(layout, view), touched):
+    symbols = decode_symbols(layout, view)
+    for damage in columns.add(layout, symbols, touched, lambda block: inflated(layout, view, block)):
         raise damage
     block = columns.block()
     block.line.validate(full=True)
@@ -169,3 +170,17 @@ def test_the_key_has_the_checksum_of_the_whole_object() -> None:
     key = parse_key(SMALL.key)
     assert key is not None
     assert key.crc == crc32c.crc32c(SMALL.data)
+
+
+def test_where_nothing_can_be_kept_the_loops_are_compiled_for_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read-only installation whose user has no home, and a cache that a full disk broke."""
+    njit = kernels.numba.njit
+    for error in (RuntimeError("cannot cache function: no locator available"), OSError("no space left"), EOFError()):
+
+        def refusing(signature: object, error: Exception = error, **options: bool) -> Callable[..., Any]:
+            if options.get("cache"):
+                raise error
+            return njit(signature, **options)
+
+        monkeypatch.setattr(kernels.numba, "njit", refusing)
+        assert kernels.compiled(kernels.numba.int64(kernels.numba.int64))(lambda number: number + 1)(2) == 3

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 # Compiled before the first test is timed.
 import onecollector_resources.loki.chunks.kernels  # noqa: F401
+from onecollector_resources.loki.chunks.blocks import inflated
 from onecollector_resources.loki.chunks.catalogue import MS, ChunkCatalogue
 from onecollector_resources.loki.chunks.engine import ChunkEngine, ChunkReading
 from onecollector_resources.loki.chunks.faults import ChunkUnsupported
+from onecollector_resources.loki.chunks.format import parse
 from onecollector_resources.loki.chunks.reader import Limits
 from onecollector_resources.loki.lines import ordered
 from onecollector_resources.loki.logql import Matcher
@@ -25,7 +27,7 @@ from tests.unit.chunk_model import TENANT, Entry, Made, MemoryStore, answered, m
 from tests.unit.lines_model import Line, rows_of
 
 EVER = (0, 1 << 60)
-SMALL = Limits(block_bytes=400, kept_bytes=1_000, fetchers=3)
+SMALL = Limits(block_bytes=400, kept_bytes=1_000, inflated_bytes=1_000, fetchers=3)
 """So small that every test has many windows, and chunks that are read several times."""
 
 
@@ -85,13 +87,17 @@ STREAMS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(STREAMS, st.integers(0, 45), st.integers(0, 45), st.sampled_from([1, 200, 100_000]))
 def test_every_line_of_the_range_once_in_order(
     tmp_path_factory: pytest.TempPathFactory, streams: list[tuple[str, list[int], int, str]], a: int, b: int, size: int
 ) -> None:
     chunks = [stream(*one) for one in streams]
-    world = World(tmp_path_factory.mktemp("world"), chunks, Limits(block_bytes=size, kept_bytes=size, fetchers=2))
+    world = World(
+        tmp_path_factory.mktemp("world"),
+        chunks,
+        Limits(block_bytes=size, kept_bytes=size, inflated_bytes=size, fetchers=2),
+    )
     start, end = a * MS // 4, b * MS // 4
     rows, reading = world.read(span=(start, end))
     assert rows == expected(chunks, start, end)
@@ -152,7 +158,7 @@ VICTIM = stream("a", [n * MS for n in range(30)])
 BYSTANDER = stream("b", [n * MS for n in range(30)])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 8 * len(VICTIM.data) - 1))
 def test_whatever_bit_is_wrong_it_is_told_and_no_line_is_made_up(
     tmp_path_factory: pytest.TempPathFactory, bit: int
@@ -166,7 +172,7 @@ def test_whatever_bit_is_wrong_it_is_told_and_no_line_is_made_up(
     world.catalogue.close()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, len(VICTIM.data) - 1))
 def test_a_cut_off_object_is_told_and_the_others_are_read(
     tmp_path_factory: pytest.TempPathFactory, length: int
@@ -300,7 +306,7 @@ def test_a_slow_consumer_does_not_fill_memory(folder: Path) -> None:
     assert len(rest) > 40
 
 
-def test_each_object_is_read_once_where_there_is_room(folder: Path) -> None:
+def test_each_object_is_read_and_each_block_inflated_once_where_there_is_room(folder: Path) -> None:
     chance = random.Random(3)
     chunks = [stream(name, sorted(chance.sample(range(10_000 * MS), 300)), 6) for name in "abcdef"]
     world = World(folder, chunks, Limits(block_bytes=20_000, kept_bytes=1 << 20, decoders=1))
@@ -308,6 +314,9 @@ def test_each_object_is_read_once_where_there_is_room(folder: Path) -> None:
     rows, reading = world.read()
     assert rows == expected(chunks)
     assert reading.report.objects == reading.report.chunks == len(world.store.asked) == 6
+    layouts = [(parse(one.key, one.data), memoryview(one.data)) for one in chunks]
+    every = [len(inflated(layout, data, block)) for layout, data in layouts for block in layout.blocks]
+    assert reading.report.inflated_bytes == sum(every)
 
 
 def test_how_many_lines_a_chunk_holds(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -221,3 +222,43 @@ def test_a_gateway_that_tells_nothing_is_tried_all_the_same() -> None:
 def test_a_loki_that_takes_no_line_is_an_error_in_its_own_words() -> None:
     with pytest.raises(LokiError, match=r"takes no lines: .* answered 401: no org id"):
         through(Gateway(push_status=401))
+
+
+@pytest.mark.parametrize(
+    ("compactor", "said"),
+    [
+        ({"retention_enabled": True, "delete_request_cancel_period": "10s"}, "hidden in the store for 31d: its cancel period (10s) ends before"),
+        ({"retention_enabled": True, "delete_request_cancel_period": "24h0m0s"}, "deleted after Loki's cancel period (24h0m0s)"),
+    ],
+)  # fmt: skip
+def test_what_becomes_of_the_scratch_lines_is_said_as_it_is(compactor: dict[str, Any], said: str) -> None:
+    config = {"limits_config": {"retention_period": "31d"}, "compactor": compactor}
+
+    class Whole(Gateway):
+        made: dict[str, Any] | None = None
+
+        def __call__(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/config":
+                return httpx.Response(200, text=yaml.safe_dump(config))
+            if request.url.path == "/loki/api/v1/format_query":
+                return httpx.Response(200, json={"data": request.url.params["query"]})
+            if request.url.path == "/loki/api/v1/delete" and request.method == "POST":
+                params = request.url.params
+                self.made = {"request_id": "7", "query": params["query"], "status": "received", "created_at": 1}
+                self.made |= {
+                    f"{end}_time": datetime.fromisoformat(params[end]).timestamp() for end in ("start", "end")
+                }
+                return httpx.Response(204)
+            if request.url.path == "/loki/api/v1/delete":
+                return httpx.Response(200, json=[self.made] if self.made else [])
+            return super().__call__(request)
+
+    gateway = Whole()
+    found = through(gateway)
+    assert found.removal.deleted
+    assert said in found.removal.said
+    assert gateway.made is not None
+    stamps = [int(values[0]) for _, values in gateway.rows if int(values[0]) > 1]
+    covered = [s for s in stamps if gateway.made["start_time"] * 10**9 <= s <= gateway.made["end_time"] * 10**9]
+    # All but the line of the future, which this Loki might not take.
+    assert len(stamps) - len(covered) == 1

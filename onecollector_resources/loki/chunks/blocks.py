@@ -7,7 +7,7 @@ names of stream labels gets ``_extracted``, of equal names the last counts, sort
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,16 @@ def decode_symbols(layout: Layout, data: memoryview) -> Symbols:
     return Symbols(strings(ends, texts[: ends[-1]]))
 
 
+def inflated(layout: Layout, data: memoryview, block: Block) -> Numbers:
+    """The bytes of a chunk's block. Raises ChunkDamaged."""
+    name = block_name(layout, block)
+    packed = check(layout.key, data, layout.start, block, name)
+    raw = inflate(layout.key, name, layout.encoding, packed, block.line_bytes + 16 * block.entries)
+    if block.entries > len(raw):
+        raise ChunkDamaged(layout.key, f"{name}: found {len(raw)} bytes for them")
+    return raw
+
+
 class Columns:
     """Lines of a window as they are found. Not safe for several threads.
 
@@ -82,7 +92,7 @@ class Columns:
         self.start_ns, self.end_ns = start_ns, end_ns
         self._at[:] = 0
         self._chunks: list[tuple[Layout, Symbols, Numbers]] = []
-        self._first_symbol = self.inflated = 0
+        self._first_symbol = 0
         self._make_room(rows, line_bytes)
 
     def __len__(self) -> int:
@@ -93,8 +103,13 @@ class Columns:
         """Bytes of the lines so far."""
         return int(self._at[1])
 
-    def add(self, layout: Layout, data: memoryview, symbols: Symbols, blocks: Sequence[Block]) -> list[ChunkDamaged]:
-        """Take the lines of these blocks of a chunk; answers what was wrong with blocks that had to be left out."""
+    def add(
+        self, layout: Layout, symbols: Symbols, blocks: Sequence[Block], raw_of: Callable[[Block], Numbers]
+    ) -> list[ChunkDamaged]:
+        """Take the lines of these blocks of a chunk; answers what was wrong with blocks that had to be left out.
+
+        ``raw_of`` inflates a block or raises ChunkDamaged.
+        """
         import numpy as np
 
         from onecollector_resources.loki.chunks.kernels import walk
@@ -102,14 +117,9 @@ class Columns:
         used = np.zeros(len(symbols.texts), np.uint8)
         first_row, damage = len(self), list[ChunkDamaged]()
         for block in blocks:
-            name = block_name(layout, block)
             try:
-                packed = check(layout.key, data, layout.start, block, name)
-                raw = inflate(layout.key, name, layout.encoding, packed, block.line_bytes + 16 * block.entries)
-                if block.entries > len(raw):
-                    raise ChunkDamaged(layout.key, f"{name}: found {len(raw)} bytes for them")
+                raw = raw_of(block)
                 self._make_room(block.entries, len(raw))
-                # Read-only stays read-only: what is walked over may be the object's own bytes.
                 read = walk(
                     raw,
                     block.entries,
@@ -125,8 +135,8 @@ class Columns:
                     used,
                     self._at,
                 )
-                self.inflated += len(raw)
                 if read != len(raw):
+                    name = block_name(layout, block)
                     raise ChunkDamaged(layout.key, f"{name}: expected them in {len(raw)} bytes, found them in {read}")
             except ChunkDamaged as error:
                 damage.append(error)

@@ -10,6 +10,7 @@ threads decode side by side. Sizes are checked here and not trusted: numba check
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +28,8 @@ def compiled(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return numba.njit(signature, cache=True, nogil=True)(function)
-        except RuntimeError:
-            # Neither the folder of this file nor the user's cache is writable.
+        except (RuntimeError, OSError, EOFError, pickle.PickleError):
+            # Neither the folder of this file nor the user's cache is writable, or a full disk broke what was in it.
             return numba.njit(signature, nogil=True)(function)
 
     return wrap

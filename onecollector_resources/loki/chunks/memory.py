@@ -28,10 +28,11 @@ def room(count: int, dtype: Any) -> np.ndarray[Any, Any]:
     return np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), kind)
 
 
-def moved(data: bytes) -> memoryview:
-    """The same bytes, in such room."""
+def moved(data: bytes | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same bytes in such room, not to be written to."""
     import numpy as np
 
     kept = room(len(data), np.uint8)
     kept[:] = np.frombuffer(data, np.uint8)
-    return kept.data.toreadonly()
+    kept.flags.writeable = False
+    return kept

@@ -15,13 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from queue import Full, Queue
+from typing import Any
 
 from onecollector_resources.loki.chunks.blocks import Columns
 from onecollector_resources.loki.chunks.catalogue import MS, ChunkRef
 from onecollector_resources.loki.chunks.format import Block
+from onecollector_resources.loki.chunks.kept_blocks import KeptBlocks
 from onecollector_resources.loki.chunks.plan import Weight, cut
 from onecollector_resources.loki.chunks.report import ReadReport
-from onecollector_resources.loki.chunks.shelf import Shelf
+from onecollector_resources.loki.chunks.shelf import Chunk, Shelf
 from onecollector_resources.loki.lines import LineBlock
 
 INFLATED = 4
@@ -34,10 +36,12 @@ POLL_S = 0.2
 @dataclass(frozen=True, slots=True)
 class Limits:
     """``block_bytes`` of lines are in a block, about; ``decoders`` are at work on that many windows, ``fetchers`` read
-    objects, of which up to ``kept_bytes`` are kept for the next window."""
+    objects. For later windows up to ``kept_bytes`` of objects are kept, and ``inflated_bytes`` of blocks.
+    """
 
     block_bytes: int = 16 << 20
     kept_bytes: int = 32 << 20
+    inflated_bytes: int = 32 << 20
     decoders: int = 2
     fetchers: int = 8
 
@@ -79,8 +83,9 @@ class _Desk:
 
     def __init__(self, shelf: Shelf, report: ReadReport, limits: Limits) -> None:
         self.shelf, self.report, self.limits = shelf, report, limits
+        self.kept = KeptBlocks(report, limits.inflated_bytes)
         self.stop = threading.Event()
-        self._rights = threading.Semaphore(2 * limits.decoders - 1)
+        self._rights = threading.Semaphore(max(2, 2 * limits.decoders - 1))
         self._idle = deque[Columns]()
 
     def take(self) -> bool:
@@ -93,6 +98,11 @@ class _Desk:
     def give_back(self) -> None:
         """The block is gone."""
         self._rights.release()
+
+    def forget(self, before_ns: int) -> None:
+        """All windows that are not done begin at this time or later."""
+        self.shelf.forget(before_ns)
+        self.kept.forget(before_ns)
 
     @contextmanager
     def columns(self) -> Iterator[Columns]:
@@ -109,7 +119,7 @@ class _Task:
     """A window that is being decoded. Blocks come through ``queue``, None at the end."""
 
     def __init__(self, window: Window, desk: _Desk) -> None:
-        self._window, self._desk = window, desk
+        self.window, self._desk = window, desk
         self.queue: Queue[LineBlock | None] = Queue(1)
 
     def run(self) -> None:
@@ -129,9 +139,8 @@ class _Task:
             return
 
     def _blocks(self) -> Iterator[LineBlock]:
-        desk, window, found = self._desk, self._window, list[Block]()
-        # Whatever is asked for here is needed again, so nothing is finished yet.
-        for _, chunks in desk.shelf.read(window.chunks, window.start_ns):
+        desk, window, found = self._desk, self.window, list[Block]()
+        for chunks in desk.shelf.read(window.chunks, window.start_ns):
             if desk.stop.is_set():
                 return
             found += [block for chunk in chunks for block in chunk.blocks(window.start_ns, window.end_ns)]
@@ -148,17 +157,25 @@ class _Task:
     def _block(self, begin: int, end: int, inside: Sequence[Block]) -> LineBlock | None:
         """The lines of [begin, end), None where there are none or nobody wants them."""
         desk = self._desk
-        refs = [ref for ref in self._window.chunks if ref.from_ms * MS < end and (ref.through_ms + 1) * MS > begin]
+        refs = [ref for ref in self.window.chunks if ref.from_ms * MS < end and (ref.through_ms + 1) * MS > begin]
         with desk.columns() as columns:
             columns.begin(begin, end, sum(one.entries for one in inside), sum(one.line_bytes for one in inside))
-            for _, chunks in desk.shelf.read(refs, end):
+            for chunks in desk.shelf.read(refs, end):
                 if desk.stop.is_set():
                     return None
                 for chunk in chunks:
-                    for damage in columns.add(chunk.layout, chunk.data, chunk.symbols, chunk.blocks(begin, end)):
-                        desk.report.damage(damage.key, damage.reason)
-            desk.report.count(entries=len(columns), inflated_bytes=columns.inflated)
+                    self._add(columns, chunk)
+            desk.report.count(entries=len(columns))
             return columns.block() if len(columns) else None
+
+    def _add(self, columns: Columns, chunk: Chunk) -> None:
+        begin, end = columns.start_ns, columns.end_ns
+
+        def raw_of(block: Block) -> Any:
+            return self._desk.kept.inflated(chunk.layout, chunk.data, block, begin, end)
+
+        for damage in columns.add(chunk.layout, chunk.symbols, chunk.blocks(begin, end), raw_of):
+            self._desk.report.damage(damage.key, damage.reason)
 
 
 def read_blocks(
@@ -184,5 +201,6 @@ def read_blocks(
                     desk.give_back()
                 running.popleft()
                 future.result()
+                desk.forget(task.window.end_ns)
         finally:
             desk.stop.set()

@@ -62,7 +62,7 @@ class Shelf:
         self._room = room
         self._pool = ThreadPoolExecutor(threads, "chunk-fetch")
         self._lock = threading.Lock()
-        self._waiting: dict[str, Future[list[Chunk]]] = {}
+        self._waiting: dict[str, tuple[ChunkRef, Future[list[Chunk]]]] = {}
         self._held = 0
         self._seen = set[str]()
 
@@ -70,33 +70,44 @@ class Shelf:
         """Ask for nothing more, and wait for what is on its way."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def read(self, refs: Sequence[ChunkRef], until_ns: int) -> Iterator[tuple[ChunkRef, list[Chunk]]]:
+    def read(self, refs: Sequence[ChunkRef], until_ns: int) -> Iterator[list[Chunk]]:
         """The chunks one after the other: mostly one each, none for a damaged one, several where others took its place.
 
-        ``until_ns`` is the end of the window they are for. Raises ChunkUnsupported, StoreError.
+        ``until_ns`` is where the reader goes on. Raises ChunkUnsupported, StoreError.
         """
         ahead = iter(refs)
         asked = [(ref, self._ask(ref)) for ref in islice(ahead, AHEAD)]
         while asked:
             ref, future = asked.pop(0)
-            found = future.result()
-            yield ref, found
+            yield future.result()
             self._put_back(ref, until_ns)
             asked += [(more, self._ask(more)) for more in islice(ahead, 1)]
 
     def _ask(self, ref: ChunkRef) -> Future[list[Chunk]]:
         with self._lock:
-            future = self._waiting.get(ref.key)
-            if future is None:
-                future = self._waiting[ref.key] = self._pool.submit(self._load, ref)
+            found = self._waiting.get(ref.key)
+            if found is None:
+                found = self._waiting[ref.key] = ref, self._pool.submit(self._load, ref)
                 self._held += ref.size
-            return future
+            return found[1]
 
     def _put_back(self, ref: ChunkRef, until_ns: int) -> None:
+        # One that ends here is wanted by no window to come, only perhaps by one that is behind: it goes earlier.
+        over = (ref.through_ms + 1) * MS <= until_ns
         with self._lock:
-            finished = (ref.through_ms + 1) * MS <= until_ns
-            if (finished or self._held > self._room) and self._waiting.pop(ref.key, None) is not None:
-                self._held -= ref.size
+            if self._held > (self._room // 2 if over else self._room):
+                self._drop(ref.key)
+
+    def forget(self, before_ns: int) -> None:
+        """No window needs lines before this time any more."""
+        with self._lock:
+            for key in [key for key, (ref, _) in self._waiting.items() if (ref.through_ms + 1) * MS <= before_ns]:
+                self._drop(key)
+
+    def _drop(self, key: str) -> None:
+        found = self._waiting.pop(key, None)
+        if found is not None:
+            self._held -= found[0].size
 
     def _load(self, ref: ChunkRef) -> list[Chunk]:
         try:
@@ -118,7 +129,7 @@ class Shelf:
             self._seen.add(ref.key)
         self._report.count(objects=1, object_bytes=len(data), chunks=int(fresh))
         try:
-            kept = moved(data)
+            kept = moved(data).data
             layout = _checked(ref, kept)
             chunk = Chunk(layout, kept, decode_symbols(layout, kept))
         except ChunkDamaged as error:

@@ -11,7 +11,7 @@ import orjson
 
 from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.answers import Entry
-from onecollector_resources.loki.preflight.known import Known
+from onecollector_resources.loki.preflight.known import Known, seconds_of
 from onecollector_resources.loki.preflight.trials import SECOND_NS, Push, Pushed
 from onecollector_resources.loki.querier import LokiError, LokiQuerierClient
 
@@ -19,6 +19,12 @@ SETTLE_S = 0.5
 """Seconds between looks; two that agree end the wait."""
 
 DEADLINE_S = 20.0
+
+IN_STORE_S = 2.25 * 3600
+"""Seconds until a line is in the store and its index: Loki's default age of a chunk, and a quarter of an hour.
+
+A delete request that is carried out earlier finds nothing, and the chunk that is written later stays.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +110,23 @@ class Scratch:
         try:
             request = self._client.delete_lines(self.selector, first_ns, end_ns)
         except LokiError as error:
-            kept = known.limit("retention_period")
-            stay = (
-                "they stay"
-                if kept is None
-                else "they stay for ever"
-                if str(kept) in ("0", "0s")
-                else f"they stay for {kept}"
-            )
-            if known.setting("compactor", "retention_enabled") is False:
-                stay = "they stay for ever: its retention is off"
             why = "it has no delete API" if error.status == 404 else str(error).splitlines()[0]
-            return Removal(False, f"lines of {self.selector} cannot be deleted ({why}); {stay}")
-        wait = known.setting("compactor", "delete_request_cancel_period") or "24h, where nothing else is set"
-        return Removal(
-            True,
-            f"delete request {request.id} for {self.selector}: hidden from queries within five minutes, deleted after Loki's cancel period ({wait})",
-        )
+            return Removal(False, f"lines of {self.selector} cannot be deleted ({why}); they stay {_stay(known)}")
+        said = f"delete request {request.id} for {self.selector}: hidden from queries within five minutes, "
+        wait = known.setting("compactor", "delete_request_cancel_period")
+        seconds = seconds_of(wait)
+        if seconds is not None and seconds < IN_STORE_S:
+            return Removal(
+                True,
+                f"{said}and hidden in the store {_stay(known)}: its cancel period ({wait}) ends before chunks are written",
+            )
+        return Removal(True, f"{said}deleted after Loki's cancel period ({wait or '24h, where nothing else is set'})")
+
+
+def _stay(known: Known) -> str:
+    if known.setting("compactor", "retention_enabled") is False:
+        return "for ever: its retention is off"
+    kept = known.limit("retention_period")
+    if kept is None:
+        return "as long as it keeps lines"
+    return "for ever" if str(kept) in ("0", "0s") else f"for {kept}"
