@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onecollector_resources.exports.partitions import MANIFEST, Hole, Manifest, ManifestError, PartFile, manifest_of
@@ -93,6 +93,9 @@ class Exporter:
                 folder.mkdir()
                 attempt, before, done = attempt + 1, now, self._read(selection, source, folder)
             manifest = self._manifest(selection, source, done, before, settled)
+            if manifest.rows == 0 and manifest.complete and manifest.partition.service:
+                # Loki names services that have no line in an hour, today and not tomorrow: no trace of those.
+                manifest = replace(manifest, files=())
             self._put_in_place(manifest, folder)
         return manifest
 
@@ -153,10 +156,8 @@ class Exporter:
     def _put_in_place(self, manifest: Manifest, folder: Path) -> None:
         prefix, key = manifest.partition.prefix, manifest.partition.manifest_key
         before = {info.key for info in self.store.list(prefix)}
-        # Loki names services that have no line in an hour, today and not tomorrow: no trace of those.
-        nobody = manifest.rows == 0 and manifest.complete and manifest.partition.service
         kept = set[str]()
-        if not nobody:
+        if manifest.files:
             for file in manifest.files:
                 self.store.put_file(prefix + file.name, folder / file.name)
             self.store.put(key, manifest.to_json())

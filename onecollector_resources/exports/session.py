@@ -68,7 +68,8 @@ class ExportSession:
         chunks = None
         where = settings.export.chunk_store or (chunk_store_of(settings) if ours else None)
         if where is not None:
-            chunks = ChunkSource.open(open_store(_url(where), s3), tenant, settings.layout.catalogues)
+            # A Loki of ours that has not written a chunk yet has no folder for them.
+            chunks = ChunkSource.open(open_store(_url(where), s3, create=ours), tenant, settings.layout.catalogues)
             stack.callback(chunks.close)
         return cls(settings, access, store, loki, ApiSource(executor, loki), chunks, ours, _stack=stack)
 
