@@ -78,7 +78,9 @@ def log_exports(context: dg.AssetExecutionContext, onecollector: OneCollectorRes
                         continue
                     tasks = [task for task in tasks if exporter.up_to_date(task.selection, task.source) is None]
                 engines.update(f"{task.source.name} ({task.reason})" for task in tasks)
-                for outcome in export_all(tasks, exporter, workers=session.workers(tasks)):
+                # Of an earlier hour only what is out of date is left.
+                force = hour not in wanted
+                for outcome in export_all(tasks, exporter, workers=session.workers(tasks), force=force):
                     outcomes.append(outcome)
                     context.log.info("%s: %s", outcome.task.selection.partition, told(outcome))
     seconds = time.monotonic() - began

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,25 +11,22 @@ import yaml
 
 from onecollector_resources.archive.chunk_reader import ChunkedDay
 from onecollector_resources.archive.copy import Archiver
+from onecollector_resources.loki.chunk_store import chunk_store
 from onecollector_resources.loki.config import loki_config
 from onecollector_resources.loki.querier import LokiError, LokiQuerierClient
 from onecollector_resources.settings import Settings, SettingsError
-from onecollector_resources.storage.objects import ObjectStore, open_store
+from onecollector_resources.storage.objects import ObjectStore, as_url, open_store
 
 
 def loki_store(settings: Settings) -> ObjectStore:
     """The store that Loki writes to. Raises SettingsError where it is not known, StoreError."""
-    s3 = settings.loki.s3
-    if settings.export.chunk_store is not None:
-        return open_store(as_url(settings.export.chunk_store), settings.export.s3 or s3)
-    if settings.loki.store == "s3" and s3 is not None:
-        return open_store(f"s3://{s3.bucket}", s3)
-    if settings.loki.url is not None:
+    store = chunk_store(settings)
+    if store is None:
         raise SettingsError(
             f"where the Loki at {settings.loki.url} keeps its chunks is not known; set export.chunk_store to s3://bucket "
             "or file:///folder, and export.s3 for a bucket"
         )
-    return open_store((settings.layout.loki / "objects").as_uri())
+    return store
 
 
 def archive_store(settings: Settings, url: str | None = None, *, create: bool = False) -> ObjectStore:
@@ -49,11 +45,6 @@ def open_any(settings: Settings, url: str, *, create: bool = False) -> ObjectSto
     if url.startswith("s3://") and access is None:
         raise SettingsError(f"{url}: how its server is reached is not set: set archive.s3.endpoint (and region, keys)")
     return open_store(as_url(url), access, create=create)
-
-
-def as_url(text: str) -> str:
-    """A path as a URL; a URL as it is."""
-    return text if "://" in text else Path(text).expanduser().absolute().as_uri()
 
 
 def archiver_of(settings: Settings, archive: ObjectStore, loki_url: str, *, prove: bool = True) -> Archiver:

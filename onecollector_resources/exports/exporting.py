@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
@@ -50,16 +50,13 @@ def export_all(
     *,
     workers: int,
     force: bool = False,
-    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Outcome]:
     """Outcomes as they come. Partitions that are there and up to date are skipped unless ``force``.
 
     When the caller leaves, what runs is finished and nothing new begun.
     """
 
-    def one(task: Task) -> Outcome | None:
-        if stop():
-            return None
+    def one(task: Task) -> Outcome:
         try:
             if not force and (there := exporter.up_to_date(task.selection, task.source)) is not None:
                 return Outcome(task, there, skipped=True)
@@ -73,7 +70,7 @@ def export_all(
 
     with ThreadPoolExecutor(workers, thread_name_prefix="export") as pool:
         waiting = iter(tasks)
-        running: set[Future[Outcome | None]] = set()
+        running: set[Future[Outcome]] = set()
         try:
             while True:
                 # Few at a time: a range of a year is a hundred thousand partitions.
@@ -83,9 +80,7 @@ def export_all(
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    outcome = future.result()
-                    if outcome is not None:
-                        yield outcome
+                    yield future.result()
         finally:
             for future in running:
                 future.cancel()

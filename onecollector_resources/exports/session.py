@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self
 
 from onecollector_resources.exports.api_source import ApiSource
@@ -24,13 +23,14 @@ from onecollector_resources.exports.sources import Circumstances, EngineName, Se
 from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.batch import FOREIGN_PAGE_BYTES, BatchQueryExecutor
 from onecollector_resources.loki.catalogue import IndexStats, seconds_of_duration
+from onecollector_resources.loki.chunk_store import chunk_store
 from onecollector_resources.loki.flush import flush
 from onecollector_resources.loki.logql import parse, plain_matchers, refuse_changes
 from onecollector_resources.loki.querier import LokiQuerierClient
 from onecollector_resources.records import Gap
 from onecollector_resources.registry.store import LogSourceRegistry, RegistryError
 from onecollector_resources.settings import Settings, SettingsError
-from onecollector_resources.storage.objects import ObjectStore, open_store
+from onecollector_resources.storage.objects import ObjectStore, as_url, open_store
 
 RETENTION_MARGIN_NS = 4 * 3600 * 10**9
 """Loki's compactor marks what is past its date, and its sweeper removes it two hours later: in between it is hidden."""
@@ -58,18 +58,17 @@ class ExportSession:
     def open(cls, settings: Settings, tenant: str, loki_url: str, *, out: str | None = None) -> Self:
         """Everything for one tenant; ``loki_url`` is where Loki is. Raises SettingsError, StoreError."""
         access = settings.loki.access(loki_url, tenant)
-        s3 = settings.export.s3 or settings.loki.s3
-        store = open_store(_url(out or settings.export.out or str(settings.layout.exports)), s3, create=True)
+        out = as_url(out or settings.export.out or str(settings.layout.exports))
+        store = open_store(out, settings.export.s3 or settings.loki.s3, create=True)
+        objects = chunk_store(settings)
         stack = ExitStack()
         loki = stack.enter_context(LokiQuerierClient(access))
         ours = settings.loki.url is None
         page_bytes = None if ours else FOREIGN_PAGE_BYTES
         executor = stack.enter_context(BatchQueryExecutor(access, page_bytes=page_bytes))
         chunks = None
-        where = settings.export.chunk_store or (chunk_store_of(settings) if ours else None)
-        if where is not None:
-            # A Loki of ours that has not written a chunk yet has no folder for them.
-            chunks = ChunkSource.open(open_store(_url(where), s3, create=ours), tenant, settings.layout.catalogues)
+        if objects is not None:
+            chunks = ChunkSource.open(objects, tenant, settings.layout.catalogues)
             stack.callback(chunks.close)
         return cls(settings, access, store, loki, ApiSource(executor, loki), chunks, ours, _stack=stack)
 
@@ -179,15 +178,3 @@ class ExportSession:
         if len({name for name, _ in counts}) == 1 and not any(name == "api" for name, _ in counts):
             return "chunks"
         return ", ".join(f"{name} {count} ({reason})" for (name, reason), count in sorted(counts.items(), reverse=True))
-
-
-def _url(text: str) -> str:
-    return text if "://" in text else f"file://{Path(text).expanduser().absolute()}"
-
-
-def chunk_store_of(settings: Settings) -> str:
-    """Where our own Loki keeps its chunks."""
-    s3 = settings.loki.s3
-    if settings.loki.store == "s3" and s3 is not None:
-        return f"s3://{s3.bucket}"
-    return f"file://{settings.layout.loki / 'objects'}"

@@ -156,6 +156,11 @@ def open_store(
     raise StoreError(f"{url}: expected file:///folder or s3://bucket/prefix")
 
 
+def as_url(text: str) -> str:
+    """A path as a URL; a URL as it is."""
+    return text if "://" in text else Path(text).expanduser().absolute().as_uri()
+
+
 def checked_key(key: str) -> str:
     """The key itself. Raises ObjectKeyError for one that could mean another object on another store."""
     parts = key.split("/")

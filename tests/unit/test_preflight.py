@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.answers import Entry
+from onecollector_resources.loki.catalogue import seconds_of_duration as seconds_of
 from onecollector_resources.loki.preflight import trials
-from onecollector_resources.loki.preflight.known import Known, bytes_of, known_of, seconds_of
+from onecollector_resources.loki.preflight.known import Known, bytes_of, known_of
 from onecollector_resources.loki.preflight.rules import config_findings
 from onecollector_resources.loki.preflight.trials import Pushed, Trial
 from onecollector_resources.loki.preflight.trying import PREFIX, try_lines

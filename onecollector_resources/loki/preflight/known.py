@@ -15,8 +15,6 @@ import yaml
 
 SIZES = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?B?)", re.IGNORECASE)
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|ns|us|µs|[ywdhms])")
-SECONDS = {"y": 31_536_000, "w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1, "ms": 1e-3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +74,3 @@ def bytes_of(value: Any) -> int | None:
         return None
     unit = match[2].upper()
     return round(float(match[1]) * SIZES[unit if unit.endswith("B") or not unit else f"{unit}B"])
-
-
-def seconds_of(value: Any) -> float | None:
-    """``2h41m0s`` in seconds; None for what is no duration, also for negative ones."""
-    parts = DURATION.findall(str(value))
-    if not parts or "".join(number + unit for number, unit in parts) != str(value):
-        return 0.0 if value in (0, "0") else None
-    return sum(float(number) * SECONDS.get(unit, 0) for number, unit in parts)

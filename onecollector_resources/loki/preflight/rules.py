@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from onecollector_resources.loki.preflight.known import Known, bytes_of, seconds_of
+from onecollector_resources.loki.catalogue import seconds_of_duration
+from onecollector_resources.loki.preflight.known import Known, bytes_of
 from onecollector_resources.records import Finding
 
 MIB = 1 << 20
@@ -63,7 +64,7 @@ def config_findings(known: Known, where: str) -> Iterator[Finding]:
             f"max_global_streams_per_user is {streams:,}: past it new services store nothing (hosts x services, and seven times that in a backlog)",
             STREAMS,
         )
-    oldest = seconds_of(known.limit("reject_old_samples_max_age"))
+    oldest = seconds_of_duration(known.limit("reject_old_samples_max_age"))
     if known.limit("reject_old_samples") and oldest is not None and 0 < oldest < BACKLOG_S:
         yield Finding(
             "warning",

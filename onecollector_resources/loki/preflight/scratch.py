@@ -11,7 +11,8 @@ import orjson
 
 from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.answers import Entry
-from onecollector_resources.loki.preflight.known import Known, seconds_of
+from onecollector_resources.loki.catalogue import seconds_of_duration
+from onecollector_resources.loki.preflight.known import Known
 from onecollector_resources.loki.preflight.trials import SECOND_NS, Push, Pushed
 from onecollector_resources.loki.querier import LokiError, LokiQuerierClient
 
@@ -114,7 +115,7 @@ class Scratch:
             return Removal(False, f"lines of {self.selector} cannot be deleted ({why}); they stay {_stay(known)}")
         said = f"delete request {request.id} for {self.selector}: hidden from queries within five minutes, "
         wait = known.setting("compactor", "delete_request_cancel_period")
-        seconds = seconds_of(wait)
+        seconds = seconds_of_duration(wait)
         if seconds is not None and seconds < IN_STORE_S:
             return Removal(
                 True,

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from onecollector_resources.loki.answers import Entry
-from onecollector_resources.loki.preflight.known import Known, seconds_of
+from onecollector_resources.loki.catalogue import seconds_of_duration
+from onecollector_resources.loki.preflight.known import Known
 from onecollector_resources.loki.preflight.rules import LOOK_BACK, METADATA, RATES, SHARDING
 from onecollector_resources.records import Finding
 
@@ -101,7 +102,7 @@ Push = list[tuple[str, Values]]
 
 def behind_s(known: Known) -> int:
     """Seconds behind its stream's newest that a late line is: past half a chunk's age, and young enough to be seen."""
-    age = seconds_of(known.setting("ingester", "max_chunk_age")) or 7_200
+    age = seconds_of_duration(known.setting("ingester", "max_chunk_age")) or 7_200
     return max(7_200, round(age / 2) + 1_800)
 
 

@@ -9,8 +9,9 @@ import httpx
 
 from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.answers import Entry
+from onecollector_resources.loki.catalogue import seconds_of_duration
 from onecollector_resources.loki.preflight import trials
-from onecollector_resources.loki.preflight.known import Known, bytes_of, read_known, seconds_of
+from onecollector_resources.loki.preflight.known import Known, bytes_of, read_known
 from onecollector_resources.loki.preflight.rules import ENOUGH_PER_STREAM, config_findings
 from onecollector_resources.loki.preflight.scratch import Removal, Scratch
 from onecollector_resources.loki.preflight.trials import SECOND_NS, Pushed, Trial
@@ -105,7 +106,7 @@ def _tried(scratch: Scratch, known: Known, now_ns: int, late_s: int, first_ns: i
 
 
 def _future(scratch: Scratch, known: Known, now_ns: int) -> Pushed | None:
-    grace = seconds_of(known.limit("creation_grace_period"))
+    grace = seconds_of_duration(known.limit("creation_grace_period"))
     # What is taken could not be deleted before its time has come: only what will be refused is worth a try.
     if grace is not None and grace >= trials.AHEAD_S:
         return None
