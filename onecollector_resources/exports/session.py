@@ -26,7 +26,7 @@ from onecollector_resources.loki.catalogue import IndexStats, seconds_of_duratio
 from onecollector_resources.loki.chunk_store import chunk_store
 from onecollector_resources.loki.flush import flush
 from onecollector_resources.loki.logql import parse, plain_matchers, refuse_changes
-from onecollector_resources.loki.querier import LokiQuerierClient
+from onecollector_resources.loki.querier import LokiError, LokiQuerierClient
 from onecollector_resources.records import Gap
 from onecollector_resources.registry.store import LogSourceRegistry, RegistryError
 from onecollector_resources.settings import Settings, SettingsError
@@ -125,7 +125,14 @@ class ExportSession:
         return int(seconds * 1e9)
 
     def _deletions(self) -> Iterable[Span]:
-        for request in self.loki.delete_requests():
+        try:
+            requests = self.loki.delete_requests()
+        except LokiError as error:
+            if error.status == 404:
+                # Deletion is off there.
+                return
+            raise
+        for request in requests:
             yield Span(request.start_ns, request.end_ns)
 
     def _retained_from(self, now_ns: int) -> int:
