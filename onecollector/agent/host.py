@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -317,7 +318,7 @@ class HostAgent:
                 "deadline": self.collector.state.deadline,
                 "last_verdict": self.collector.state.last_verdict,
                 "last_reason": self.collector.state.last_reason,
-                "queue_bytes": sum(f.stat().st_blocks * 512 for f in queue.iterdir()) if queue.is_dir() else 0,
+                "queue_bytes": _disk_bytes(queue),
                 "queued": self.collector.queued(),
             },
             "counts": {
@@ -359,6 +360,15 @@ class HostAgent:
             }
             for row in self._rows()
         ]
+
+
+def _disk_bytes(folder: Path) -> int:
+    """What its files take on disk. The collector removes some of them meanwhile."""
+    total = 0
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with suppress(FileNotFoundError):
+            total += path.stat().st_blocks * 512
+    return total
 
 
 def _rss() -> int:

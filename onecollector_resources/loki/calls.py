@@ -26,6 +26,7 @@ LONG = 6_000
 """Bytes: longer queries go into a POST body, URLs of more are refused on the way."""
 
 API = "/loki/api/v1"
+MS = 1_000_000
 NO_VOLUME = "it counts no volumes (limits_config.volume_enabled)"
 
 
@@ -152,7 +153,7 @@ def labels(start_ns: int | None = None, end_ns: int | None = None, query: str | 
 
     Loki may look at a wider range. Raises LokiError.
     """
-    params = {"start": start_ns, "end": end_ns, "query": query}
+    params = {**_whole_ms(start_ns, end_ns), "query": query}
     return Call(f"{API}/labels", json_of(lambda answer: _outer(answer.get("data"))), params, query or "")
 
 
@@ -160,14 +161,14 @@ def label_values(
     name: str, query: str | None = None, start_ns: int | None = None, end_ns: int | None = None
 ) -> Call[list[str]]:
     """Values of one index label, empty for a name that no stream has. Raises LokiError."""
-    params = {"query": query, "start": start_ns, "end": end_ns}
+    params = {"query": query, **_whole_ms(start_ns, end_ns)}
     path = f"{API}/label/{quote(name, safe='')}/values"
     return Call(path, json_of(lambda answer: answer.get("data") or []), params, query or "")
 
 
 def series(matcher: str, start_ns: int, end_ns: int) -> Call[list[dict[str, str]]]:
     """Label sets of the streams that match, Loki's inner labels among them. Raises LokiError."""
-    params = {"match[]": matcher, "start": start_ns, "end": end_ns}
+    params = {"match[]": matcher, **_whole_ms(start_ns, end_ns)}
     return Call(f"{API}/series", json_of(lambda answer: answer.get("data") or []), params, matcher)
 
 
@@ -260,6 +261,14 @@ def configured_limits() -> Call[catalogue.TenantLimits]:
 def build_info() -> Call[catalogue.BuildInfo]:
     """Loki's version. Raises LokiError."""
     return Call(f"{API}/status/buildinfo", json_of(catalogue.read_build_info))
+
+
+def _whole_ms(start_ns: int | None, end_ns: int | None) -> dict[str, int | None]:
+    """The range to whole milliseconds: Loki cuts it by days, and refuses a part that is shorter than one."""
+    return {
+        "start": None if start_ns is None else start_ns // MS * MS,
+        "end": None if end_ns is None else -(-end_ns // MS) * MS,
+    }
 
 
 def _outer(names: list[str] | None) -> list[str]:

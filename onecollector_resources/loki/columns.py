@@ -103,11 +103,11 @@ def _metadata(values: Sequence[Any]) -> pa.MapArray:
     return pa.MapArray.from_arrays(pa.array(offsets), names, texts)
 
 
-def before(block: LineBlock, time_ns: int) -> LineBlock:
-    """The block's rows before a time."""
+def between(block: LineBlock, start_ns: int, end_ns: int) -> LineBlock:
+    """The block's rows in [start_ns, end_ns)."""
     import pyarrow as pa
 
-    kept = block.time_ns < time_ns
+    kept = (block.time_ns >= start_ns) & (block.time_ns < end_ns)
     if kept.all():
         return block
     mask = pa.array(kept)

@@ -1,13 +1,13 @@
-"""Every line of a range, each once, whatever the size of a page and however many lines share one nanosecond.
+"""Every line of a range as entries, each once, in the order that is asked for: the pager's requests as calls.
 
-Pages overlap by one instant, so none is stepped over; lines are told apart by all parts of their identity. A page that
-is full of a single instant may not be all of it: then the instant is cut into parts by what its lines say until each
-part fits into a page. In what order Loki keeps the lines of one instant does not matter to any of this.
+What Loki itself holds twice (in two shards of a stream) comes out once: lines are told apart by all parts of their
+identity. In what order Loki keeps the lines of one instant does not matter to any of this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 from onecollector_resources.loki import calls, procedures
@@ -15,13 +15,17 @@ from onecollector_resources.loki.answers import Entry, Identity
 from onecollector_resources.loki.calls import Call, Direction
 from onecollector_resources.loki.faults import LokiError
 from onecollector_resources.loki.logql import LogqlError
-from onecollector_resources.loki.splits import Row, best_cut
+from onecollector_resources.loki.pager import Found, Request, Step, TooManyAtOnce, advance, stuck
+from onecollector_resources.loki.splits import Row, query_of
 
 PAGE = 20_000
 """Lines in a page: larger ones save nothing more, smaller ones make Loki read the same blocks again."""
 
 SMALLEST_PAGE = 50
 """Below that it is not the size of the answer that Loki fails at."""
+
+SPARE = 20
+"""Lines over what is wanted: some may be doubles, or lie before the range."""
 
 MOST_PARTS = 2_000
 """Queries for one instant before it is given up."""
@@ -44,46 +48,79 @@ def pages(
     Raises LokiError where Loki does, and where an instant has more lines than a page and they cannot be told apart by
     anything that can be asked for.
     """
-    low, high, size, left = start_ns, end_ns, page, most
-    border: set[Identity] = set()
-    while low < high and left != 0:
-        # Lines of the border come again, whatever is wanted comes after them.
-        wanted = size if left is None else min(size, left + len(border))
+    backward, left = direction == "backward", most
+    largest: int | None = None
+    limit = page if most is None else min(page, most + SPARE)
+    todo = [Request(start_ns, end_ns, limit, backward=backward)] if start_ns < end_ns and most != 0 else []
+    held: list[Entry] = []
+    parts = 0
+    while todo:
+        request = todo.pop()
         try:
-            found = yield calls.entries(query, low, high, wanted, direction)
+            found = yield _call(query, request)
         except LokiError as error:
-            size = _smaller(wanted, error)
+            largest = _smaller(request.limit, error)
+            todo.append(replace(request, limit=largest))
             continue
-        batch = sorted(found, key=lambda entry: entry.time_ns, reverse=direction == "backward")
-        fresh = _unseen(batch, border)
-        whole = len(batch) < wanted
-        enough = left is not None and len(fresh) >= left
-        at = batch[-1].time_ns if batch else low
-        if not whole and not enough and batch[0].time_ns == at:
-            fresh = _unseen((yield from _instant(query, at, size)), border)
-            low, high = (at + 1, high) if direction == "forward" else (low, at)
-            border = set()
-        else:
-            low, high = (at, high) if direction == "forward" else (low, at + 1)
-            border = {entry.identity() for entry in batch if entry.time_ns == at}
-        if left is not None:
-            fresh = fresh[:left]
-            left -= len(fresh)
-        if fresh:
-            yield tuple(fresh)
-        if whole:
+        inside = [entry for entry in found if entry.time_ns >= request.start_ns]
+        if left is not None and not held and _usual(request, backward) and len(_each_once(inside)) >= left:
+            # Which of the lines of its last instant are the first is for nobody to say.
+            yield _in_order(inside, backward)[:left]
             return
+        known = _found(found)
+        if largest is None and stuck(request, known):
+            largest = yield from _largest_page(page)
+        step = _step(request, known, largest or request.limit, found)
+        held += [entry for entry in inside if step.keep_from_ns <= entry.time_ns < step.keep_before_ns]
+        todo += step.follow[::-1]
+        parts = parts + 1 if request.conditions else 0
+        if parts > MOST_PARTS:
+            raise LokiError(f"more than {MOST_PARTS} queries for {request.start_ns} ns; ask for fewer streams")
+        if held and (not todo or (len(todo) == 1 and _usual(todo[0], backward))):
+            batch, held = _in_order(held, backward)[:left], []
+            left = None if left is None else left - len(batch)
+            yield batch
+            if left == 0:
+                return
 
 
-def _unseen(batch: list[Entry], seen: set[Identity]) -> list[Entry]:
-    known = set(seen)
-    fresh = []
-    for entry in batch:
-        identity = entry.identity()
-        if identity not in known:
-            known.add(identity)
-            fresh.append(entry)
-    return fresh
+def _usual(request: Request, backward: bool) -> bool:
+    """Whether all that comes before it in the order that is asked for was read before it."""
+    return not request.conditions and request.backward == backward
+
+
+def _call(query: str, request: Request) -> Call[tuple[Entry, ...]]:
+    try:
+        asked = query_of(query, request.conditions)
+    except LogqlError as error:
+        raise LokiError(f"more lines at {request.start_ns} ns than a page; the query cannot be cut: {error}") from error
+    way: Direction = "backward" if request.backward else "forward"
+    return calls.entries(asked, request.asked_from_ns, request.end_ns, request.limit, way)
+
+
+def _found(entries: tuple[Entry, ...]) -> Found:
+    times = [entry.time_ns for entry in entries]
+    return Found(len(times), min(times, default=0), max(times, default=0))
+
+
+def _step(request: Request, found: Found, largest: int, entries: tuple[Entry, ...]) -> Step:
+    try:
+        return advance(
+            request, found, largest, lambda: [Row(entry.labels, entry.line, entry.metadata) for entry in entries]
+        )
+    except TooManyAtOnce as error:
+        raise LokiError(f"{error}, or ask for fewer streams") from error
+
+
+def _in_order(entries: list[Entry], backward: bool) -> tuple[Entry, ...]:
+    return tuple(sorted(_each_once(entries), key=lambda entry: entry.time_ns, reverse=backward))
+
+
+def _each_once(entries: list[Entry]) -> list[Entry]:
+    first: dict[Identity, Entry] = {}
+    for entry in entries:
+        first.setdefault(entry.identity(), entry)
+    return list(first.values())
 
 
 def _smaller(page: int, error: LokiError) -> int:
@@ -97,36 +134,6 @@ def _smaller(page: int, error: LokiError) -> int:
     raise error
 
 
-def _instant(query: str, time_ns: int, size: int) -> Generator[Call[Any], Any, list[Entry]]:
-    """All lines of one nanosecond, which are ``size`` or more."""
-    size = max(size, (yield from _largest_page(size)))
-    found: list[Entry] = []
-    parts, asked = [query], 0
-    while parts:
-        part = parts.pop()
-        asked += 1
-        try:
-            entries = yield calls.entries(part, time_ns, time_ns + 1, size, "forward")
-        except LokiError as error:
-            size = _smaller(size, error)
-            parts.append(part)
-            continue
-        if len(entries) < size:
-            found += entries
-            continue
-        condition = best_cut([Row(entry.labels, entry.line, entry.metadata) for entry in entries])
-        if condition is None or asked > MOST_PARTS:
-            raise LokiError(
-                f"more than {size} lines at {time_ns} ns cannot be told apart; "
-                "raise max_entries_limit_per_query of the tenant, or ask for fewer streams"
-            )
-        try:
-            parts += [condition.added_to(part), condition.opposite().added_to(part)]
-        except LogqlError as error:
-            raise LokiError(f"more than {size} lines at {time_ns} ns; the query cannot be cut: {error}") from error
-    return found
-
-
 def _largest_page(size: int) -> Generator[Call[Any], Any, int]:
     try:
         limits = yield from procedures.limits()
@@ -134,4 +141,4 @@ def _largest_page(size: int) -> Generator[Call[Any], Any, int]:
         if error.away:
             raise
         return size
-    return limits.max_entries or size
+    return max(size, limits.max_entries or size)

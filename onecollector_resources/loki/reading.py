@@ -11,11 +11,11 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from onecollector_resources.loki.columns import before, joined
+from onecollector_resources.loki.columns import between, joined
 from onecollector_resources.loki.congestion import delay_s
 from onecollector_resources.loki.effort import Effort, ReadFailed, Tally, Traffic
 from onecollector_resources.loki.lines import LineBlock
-from onecollector_resources.loki.pager import Found, Request, Step, TooManyAtOnce, advance, shorter, smaller
+from onecollector_resources.loki.pager import MS, Found, Request, Step, TooManyAtOnce, advance, shorter, smaller
 from onecollector_resources.loki.splits import Row, query_of
 from onecollector_resources.loki.windows import Size, Window
 from onecollector_resources.loki.wire import Lines, Page, Trouble, Wire
@@ -67,7 +67,7 @@ class _Job:
     @property
     def closed(self) -> bool:
         """Whether what was read is a closed span: all that is left lies behind it."""
-        return not self.busy and (not self.todo or (len(self.todo) == 1 and not self.todo[0].conditions))
+        return not self.busy and (not self.todo or (len(self.todo) == 1 and self.todo[0].plain))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,16 +209,18 @@ class Reading:
         if unheard is not None:
             return replace(unheard, kind="away")
         query = query_of(self._query, request.conditions)
-        page = self._wire.page(query, request.start_ns, request.end_ns, request.limit, timeout_s)
+        direction = "backward" if request.backward else "forward"
+        page = self._wire.page(query, request.asked_from_ns, request.end_ns, request.limit, timeout_s, direction)
         if isinstance(page, Trouble):
             return page
         block = page.lines.block
-        found = Found(len(block), int(block.time_ns.max()) if len(block) else 0)
+        times = block.time_ns
+        found = Found(len(times), int(times.min()), int(times.max())) if len(times) else Found(0, 0, 0)
         try:
             step = advance(request, found, job.largest, lambda: rows_of(page.lines))
         except TooManyAtOnce as error:
             raise ReadFailed(f"could not read {self._query} in {job.window}: {error}", job.window) from error
-        return _Taken(page, step, before(block, step.keep_before_ns))
+        return _Taken(page, step, between(block, step.keep_from_ns, step.keep_before_ns))
 
     def _next_job(self) -> _Job | None:
         """The earliest window that is ready, once a request may run; None when the read is over. Holds the lock."""
@@ -245,7 +247,7 @@ class Reading:
             self._traffic.row_bytes = max(page.bytes / rows, 0.9 * self._traffic.row_bytes)
         follow = taken.step.follow
         job.grew = job.shrunk
-        if job.closed and len(follow) == 1 and not follow[0].conditions:
+        if job.closed and len(follow) == 1 and follow[0].plain:
             # By now more may be known of what fits, and what made pages fail may be over.
             rows_now, largest = self._page_rows(job.window)
             job.largest = min(job.largest, largest) if job.held else largest
@@ -330,10 +332,11 @@ class Reading:
 
     def _smaller(self, job: _Job, request: Request, *, sure: bool) -> Request:
         """With fewer rows. Pages grow again unless it is sure, or happens again, that it is for their size."""
-        instant = request.end_ns - request.start_ns == 1
+        # Of so short a span the pager asks for the largest page, again and again.
+        short = request.end_ns - request.start_ns <= MS
         request = smaller(request)
         job.shrunk = True
-        if sure or instant or job.grew:
+        if sure or short or job.grew:
             job.largest, job.held = request.limit, True
         return request
 

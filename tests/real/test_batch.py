@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from onecollector_resources.loki.config import OVERRIDES, loki_config, render_ov
 from onecollector_resources.loki.effort import ReadFailed
 from onecollector_resources.loki.flush import flush
 from onecollector_resources.loki.lifecycle import LokiLifecycle
+from onecollector_resources.loki.pager import MS
+from onecollector_resources.loki.querier import LokiQuerierClient
 from onecollector_resources.settings import LokiSettings, Settings
 from tests.real.hard_set import QUERY, Pushed, expected_rows, push_hard_set, span
 from tests.real.lokis import new_loki
@@ -271,6 +274,42 @@ def test_large_lines_in_a_loki_with_stock_limits(part: Any, tmp_path: Path) -> N
                 assert [row[2].split()[0] for row in rows] == [str(n) for n in range(6_000)]
                 assert time.monotonic() - began < 50
             flush(access, clock=time.monotonic, sleep=time.sleep)
+
+
+def test_the_last_line_of_a_chunk_is_read_wherever_a_question_begins(part: Any, tmp_path: Path) -> None:
+    """Lines in the store alone, each chunk's last one on a whole millisecond: there Loki 3.7.8 does not look into it."""
+    loki = new_loki(part("loki"), tmp_path, Settings(state_dir=tmp_path))
+    access = LokiAccess(loki.url, "wide")
+    first = (time.time_ns() - 1800 * 10**9) // MS * MS
+    ends = [first + number * 7 * MS for number in range(200)]
+    try:
+        loki.start()
+        streams = [
+            {
+                "stream": {"service_name": "ends", "number": str(number)},
+                "values": [[str(end - back), f"{number} {back}"] for back in (10**9, 10, 0)],
+            }
+            for number, end in enumerate(ends)
+        ]
+        body = {"streams": streams}
+        httpx.post(f"{loki.url}/loki/api/v1/push", json=body, headers={"X-Scope-OrgID": "wide"}).raise_for_status()
+        loki.stop()
+        # What an old Loki holds in its store, and its ingesters do not any more.
+        for folder in ("wal", "tsdb-active", "tsdb-cache"):
+            shutil.rmtree(loki.data_dir / folder, ignore_errors=True)
+        loki.start()
+        expected = sorted(end - back for end in ends for back in (10**9, 10, 0))
+        query = '{service_name="ends"}'
+        with BatchQueryExecutor(access, page_rows=20) as executor, LokiQuerierClient(access) as client:
+            for start in (first - 2 * 10**9, *ends[::20], ends[7] - 1, ends[9] + 1):
+                wanted = [at for at in expected if start <= at < ends[-1] + 1]
+                rows = read(executor, query, start, ends[-1] + 1)
+                assert [row[0] for row in rows] == wanted
+                for direction in ("forward", "backward"):
+                    entries = list(client.all_entries(query, start, ends[-1] + 1, 20, direction=direction))
+                    assert sorted(entry.time_ns for entry in entries) == wanted
+    finally:
+        loki.kill()
 
 
 def batched_by_three(values: list[int]) -> Iterator[tuple[int, int, int]]:

@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onecollector_resources.archive.proof import DayProof, DayUnreadable, StreamProof, differences, proof_of
+from onecollector_resources.archive.keys import day_ms
 from onecollector_resources.archive.query_reader import MS, QueriedDay, selectors
 from onecollector_resources.archive.scratch import scratch_config
 from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.config import leaves
 from onecollector_resources.loki.lines import LineBlock, label_text, ordered
-from onecollector_resources.loki.wire import Wire
 from sensors.archive import last_closed
-from tests.unit.archive_worlds import SCHEMA
-from tests.unit.fake_loki import FakeLoki, identity, row
+from tests.unit.archive_worlds import DAY, SCHEMA
+from tests.unit.fake_loki import LokiOfChunks, row
 
 TEXTS = st.text(st.sampled_from("aé\x1f\\ \n"), max_size=4)
 LINES = st.tuples(st.integers(0, 6), st.sampled_from(["a", "b", "c"]), TEXTS, st.dictionaries(TEXTS, TEXTS, max_size=2))
@@ -123,55 +123,44 @@ def test_the_newest_closed_day() -> None:
     assert last_closed(morning, 6) == "2026-11-01"
 
 
+MORNING = day_ms(DAY)[0] * MS
 CHUNK_LINES = st.lists(
     st.tuples(st.integers(0, 5 * MS), st.sampled_from("ab"), st.sampled_from(["x", "y", "z"])), min_size=1, max_size=40
 )
 
 
-class LokiOfChunks(FakeLoki):
-    """Leaves out chunks that end in the millisecond that a query begins in, as Loki 3.7.8 does. Chunks are of ``size`` lines."""
-
-    def __init__(self, lines: Sequence[Any], size: int) -> None:
-        super().__init__(lines, most=0)
-        self.chunk_end = {}
-        for app in "ab":
-            mine = [line for line in self.lines if line[1].labels["app"] == app]
-            for begin in range(0, len(mine), size):
-                chunk = mine[begin : begin + size]
-                self.chunk_end.update(dict.fromkeys(map(identity, chunk), chunk[-1][0] // MS))
+class Labelled(LokiOfChunks):
+    """It has one label."""
 
     def _answer(self, path: str, params: dict[str, str]) -> httpx.Response:
-        begins = int(params["start"]) // MS
-        whole = self.lines
-        self.lines = [line for line in whole if self.chunk_end[identity(line)] != begins]
-        try:
-            return super()._answer(path, params)
-        finally:
-            self.lines = whole
+        if path.endswith("/labels"):
+            return httpx.Response(200, json={"data": ["app"]})
+        return super()._answer(path, params)
 
 
 @settings(deadline=None)
-@given(CHUNK_LINES, st.integers(1, 7), st.integers(1, 10), st.integers(1, 10), st.integers(0, 2 * MS))
-def test_no_line_is_stepped_over_wherever_chunks_and_spans_end(
-    rows: list[tuple[int, str, str]], size: int, wanted: int, most: int, first: int
+@given(CHUNK_LINES, st.integers(1, 7), st.integers(1, 10))
+def test_a_day_is_its_lines_wherever_chunks_and_pages_end(
+    rows: list[tuple[int, str, str]], size: int, most: int
 ) -> None:
-    loki = LokiOfChunks([(at, row({"app": app}, line)) for at, app, line in rows], size)
-    reader = QueriedDay(lambda _: LokiAccess("http://loki", "t"), wanted_rows=wanted, most_rows=most)
-    with LokiAccess("http://loki", "t").client(transport=loki) as http:
-        blocks = list(reader.blocks(Wire(http), '{app=~".+"}', first, 5 * MS))
+    lines = [(MORNING + at - MS, row({"app": app}, line)) for at, app, line in rows]
+    loki = Labelled(lines, size, most + 1)
+    reader = QueriedDay(lambda _: LokiAccess("http://loki", "t"), transport=loki, sleep=lambda _: None)
+    tables = list(reader.tables("t", DAY, []))
     found = [
-        (at, block.streams[stream], line)
-        for block in blocks
-        for at, stream, line in zip(block.time_ns.tolist(), block.stream.tolist(), block.line.to_pylist(), strict=True)
+        pair
+        for one in tables
+        for pair in zip(one["timestamp"].cast("int64").to_pylist(), one["line"].to_pylist(), strict=True)
     ]
-    assert sorted(found) == sorted(
-        {(at, label_text({"app": app}), line) for at, app, line in rows if first <= at < 5 * MS}
-    )
+    expected = {(at, app, one.line) for at, one in lines for app in [one.labels["app"]] if at >= MORNING}
+    assert sorted(found) == sorted((at, line) for at, _, line in expected)
 
 
 def test_a_loki_that_refuses_is_said_with_the_span() -> None:
-    loki = FakeLoki([], fault=lambda request, params: httpx.Response(400, text="no such thing"))
-    reader = QueriedDay(lambda _: LokiAccess("http://loki", "t"))
-    with LokiAccess("http://loki", "t").client(transport=loki) as http:
-        with pytest.raises(DayUnreadable, match=r'\{app="a"\} from 0 to 10 ns: 400: no such thing'):
-            list(reader.blocks(Wire(http), '{app="a"}', 0, 10))
+    loki = Labelled([], 1)
+    loki.fault = lambda request, params: (
+        httpx.Response(400, text="no such thing") if request.url.path.endswith("query_range") else None
+    )
+    reader = QueriedDay(lambda _: LokiAccess("http://loki", "t"), transport=loki, sleep=lambda _: None)
+    with pytest.raises(DayUnreadable, match=r'\{app=~".\+"\} in \[2026-11-02.*: 400: no such thing'):
+        list(reader.tables("t", DAY, []))

@@ -23,7 +23,7 @@ from onecollector_resources.loki.logql import LogqlError
 from onecollector_resources.loki.splits import Row
 from onecollector_resources.loki.windows import SECOND_NS
 from tests.unit import lines_model
-from tests.unit.fake_loki import FakeLoki, Fault, Line, identity, row
+from tests.unit.fake_loki import FakeLoki, Fault, Line, LokiOfChunks, identity, row
 
 ALL = '{app="a"}'
 
@@ -83,6 +83,24 @@ def test_every_line_of_the_range_whatever_the_pages(
 ) -> None:
     with executor(FakeLoki(lines, most), page_rows=page_rows, window_bytes=window_bytes) as reader:
         assert read(reader, start, start + length) == expected(lines, start, start + length)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3 * SECOND_NS // 1000), st.sampled_from("xyz")), max_size=60),
+    st.integers(1, 9),
+    st.integers(2, 9),
+    st.integers(20, 60),
+    st.integers(0, SECOND_NS // 1000),
+)
+def test_no_line_is_missed_where_a_chunk_ends(
+    rows: list[tuple[int, str]], size: int, most: int, window_bytes: int, start: int
+) -> None:
+    begin = 10 * SECOND_NS
+    lines = [(begin + at, row({"pod": text}, text)) for at, text in rows]
+    with executor(LokiOfChunks(lines, size, most), window_bytes=window_bytes) as reader:
+        found = read(reader, begin + start, begin + SECOND_NS)
+    assert found == expected(lines, begin + start, begin + SECOND_NS)
 
 
 def test_windows_cover_the_range_and_are_about_as_large_as_was_wanted() -> None:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.answers import Entry
 from onecollector_resources.loki.faults import LokiError
+from onecollector_resources.loki.pager import MS
 from onecollector_resources.loki.querier import AsyncLokiQuerierClient, LokiQuerierClient
-from tests.unit.fake_loki import FakeLoki, Line, identity, row
+from tests.unit.fake_loki import FakeLoki, Line, LokiOfChunks, identity, row
 
 ACCESS = LokiAccess("http://loki", "default")
 QUERY = '{app="a"}'
@@ -57,6 +58,27 @@ def test_every_line_comes_once_and_in_order_of_time(held: list[Line], page: int,
     assert sorted(keys(found)) == sorted(set(map(identity, held)))
     times = [entry.time_ns for entry in found]
     assert times == sorted(times, reverse=direction == "backward")
+
+
+spread = st.lists(st.tuples(st.integers(MS, 4 * MS), rows), max_size=40)
+
+
+@given(
+    spread,
+    st.integers(1, 6),
+    st.integers(2, 9),
+    st.integers(MS, 4 * MS),
+    st.one_of(st.none(), st.integers(1, 40)),
+    st.sampled_from(["forward", "backward"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_line_is_missed_where_a_chunk_ends(
+    held: list[Line], size: int, most: int, start: int, first: int | None, direction: Any
+) -> None:
+    found = read(LokiOfChunks(held, size, most), start, 4 * MS, page=20, direction=direction, most=first)
+    every = sorted({identity(one) for one in held if start <= one[0] < 4 * MS}, reverse=direction == "backward")
+    assert [entry.time_ns for entry in found] == [one[0] for one in every][:first]
+    assert len(set(keys(found))) == len(found)
 
 
 @given(lines, st.integers(5, 9), st.integers(5, 10))
@@ -101,14 +123,14 @@ def test_a_nanosecond_of_thousands_of_lines_is_read_in_parts(differ: str) -> Non
 def test_lines_that_nothing_tells_apart_are_an_error_and_not_a_loss() -> None:
     # A stage that empties lines leaves nothing to ask for; what differs here is a name that no query can spell.
     held = [(7, row({}, "same", {"a-b": str(n)})) for n in range(20)]
-    with pytest.raises(LokiError, match=r"more than 10 lines at 7 ns cannot be told apart; raise max_entries_limit"):
+    with pytest.raises(LokiError, match=r"10 lines at 7 ns fill a page of 10, .* raise max_entries_limit"):
         read(FakeLoki(held, 10))
 
 
 def test_a_tenant_with_a_smaller_page_is_read_in_its_pages() -> None:
-    held = [(n, row({}, str(n))) for n in range(100)]
+    held = [(n * MS, row({}, str(n))) for n in range(100)]
     loki = FakeLoki(held, 30)
-    assert len(read(loki, page=20_000)) == 100
+    assert len(read(loki, 0, 100 * MS, page=20_000)) == 100
     assert [one["limit"] for one in loki.asked] == ["20000", "30", "30", "30", "30"]
 
 
