@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onecollector_resources.archive.proof import DayProof, DayUnreadable, StreamProof, differences, proof_of
 from onecollector_resources.archive.keys import day_ms
+from onecollector_resources.archive.proof import DayProof, DayUnreadable, StreamProof, differences, proof_of
 from onecollector_resources.archive.query_reader import MS, QueriedDay, selectors
 from onecollector_resources.archive.scratch import scratch_config
 from onecollector_resources.loki.access import LokiAccess
