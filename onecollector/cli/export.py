@@ -11,6 +11,9 @@ import typer
 from onecollector.cli.machine import Json
 from onecollector.cli.render import print_json
 
+written = False
+"""Whether an export of this process has come to its end."""
+
 
 def export(
     query: Annotated[str, typer.Argument(help="A LogQL selector, with line or label filters where wanted.")],
@@ -32,19 +35,21 @@ def export(
     """
     from onecollector.cli.export_report import Meter, Totals, outcome_row
     from onecollector.cli.spans import instant_ns
-    from onecollector_resources.exports.allocation import share_heaps
     from onecollector_resources.exports.exporting import Outcome, export_all
+    from onecollector_resources.exports.process import share_heaps, start_lean
     from onecollector_resources.exports.session import ExportSession
     from onecollector_resources.exports.sources import EngineName
+    from onecollector_resources.loki.chunk_store import chunk_store
     from onecollector_resources.runtime import load_runtime
     from onecollector_resources.settings import load_settings
 
-    share_heaps()
     if engine not in ("auto", "api", "chunks"):
         raise typer.BadParameter(f"expected auto, api or chunks, found {engine!r}")
     forced = None if engine == "auto" else cast(EngineName, engine)
     settings, now_ns, began = load_settings(), time.time_ns(), time.monotonic()
     start_ns, end_ns = instant_ns(from_, now_ns), instant_ns(to, now_ns)
+    share_heaps()
+    start_lean(decoding=forced != "api" and chunk_store(settings) is not None)
     loki_url = settings.loki.url or load_runtime(settings.layout).loki_url
     outcomes: list[Outcome] = []
     with ExportSession.open(settings, tenant, loki_url, out=out) as session:
@@ -64,4 +69,6 @@ def export(
             print_json({"out": session.store.url, **total.plain(), "partitions": [outcome_row(o) for o in outcomes]})
         else:
             meter.say(total.told(session.store.url, session.unchecked))
+    global written  # noqa: PLW0603
+    written = True
     raise typer.Exit(0 if total.incomplete == 0 else 1)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from onecollector.cli.render import console, human_bytes
 from onecollector_resources.exports.exporting import Outcome
 from onecollector_resources.loki.catalogue import IndexStats
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def human_count(count: float) -> str:
@@ -22,6 +24,20 @@ def human_count(count: float) -> str:
         if count >= size:
             return f"{count / size:.1f}{unit}" if count < 100 * size else f"{count / size:.0f}{unit}"
     return f"{count:.0f}"
+
+
+def _bar(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        BarColumn(None),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rows]} lines  {task.fields[rate]} lines/s"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+    )
 
 
 class Meter:
@@ -33,25 +49,20 @@ class Meter:
     def __init__(self, size: IndexStats, *, shown: bool) -> None:
         self._size = size
         self._console = Console(stderr=True, highlight=False)
-        self._progress = Progress(
-            BarColumn(None),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[rows]} lines  {task.fields[rate]} lines/s"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
-            console=self._console,
-            transient=True,
-            disable=not shown,
+        self._progress = _bar(self._console) if shown else None
+        self._task = (
+            self._progress.add_task("", total=size.bytes or None, rows="0", rate="-") if self._progress else None
         )
-        self._task = self._progress.add_task("", total=size.bytes or None, rows="0", rate="-")
         self._rows = 0
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._progress is not None:
+            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._progress is not None:
+            self._progress.stop()
 
     def expected(self) -> str:
         """``61.2 M lines, 9.4 GB (from index/stats)``."""
@@ -59,6 +70,8 @@ class Meter:
 
     def add(self, rows: int, size: int) -> None:
         """So many more rows, with so many bytes of lines."""
+        if self._progress is None or self._task is None:
+            return
         self._rows += rows
         elapsed = self._progress.tasks[0].elapsed or 0
         rate = human_count(self._rows / elapsed) if elapsed > 1 else "-"

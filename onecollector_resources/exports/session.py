@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Self
@@ -17,6 +18,7 @@ from onecollector_resources.exports.api_source import ApiSource
 from onecollector_resources.exports.chunk_source import ChunkSource
 from onecollector_resources.exports.exporting import Task
 from onecollector_resources.exports.holes import HoleExplainer
+from onecollector_resources.exports.partitions import Hole
 from onecollector_resources.exports.plan import Request, check_range, plan
 from onecollector_resources.exports.run import Exporter, Progress
 from onecollector_resources.exports.sources import Circumstances, EngineName, Selection, Span, choose_engine
@@ -28,12 +30,55 @@ from onecollector_resources.loki.flush import flush
 from onecollector_resources.loki.logql import parse, plain_matchers, refuse_changes
 from onecollector_resources.loki.querier import LokiError, LokiQuerierClient
 from onecollector_resources.records import Gap
-from onecollector_resources.registry.store import LogSourceRegistry, RegistryError
 from onecollector_resources.settings import Settings, SettingsError
 from onecollector_resources.storage.objects import ObjectStore, as_url, open_store
 
 RETENTION_MARGIN_NS = 4 * 3600 * 10**9
 """Loki's compactor marks what is past its date, and its sweeper removes it two hours later: in between it is hidden."""
+
+
+class Explaining:
+    """The explainer of holes, made beside the reading: the registry's library takes long to load, and most exports have
+    no hole. Close it.
+    """
+
+    def __init__(self, registry_url: str, loki: LokiQuerierClient, selector: str) -> None:
+        self._registry_url, self._loki, self._selector = registry_url, loki, selector
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="registry")
+        self._made: Future[HoleExplainer | str] = self._pool.submit(self._make)
+
+    def close(self) -> None:
+        """Wait for what runs."""
+        self._pool.shutdown()
+
+    @property
+    def unchecked(self) -> str:
+        """Why nothing can be said of holes; empty where it can."""
+        made = self._made.result()
+        return made if isinstance(made, str) else ""
+
+    def __call__(self, selection: Selection, holes: Sequence[Hole]) -> Sequence[Hole]:
+        """The holes that are left, with what is known of them; none where nothing can be said. As HoleExplainer raises."""
+        made = self._made.result()
+        return () if isinstance(made, str) else made(selection, holes)
+
+    def _make(self) -> HoleExplainer | str:
+        from onecollector_resources.registry.store import LogSourceRegistry, RegistryError
+
+        try:
+            registry = LogSourceRegistry(self._registry_url)
+            pipelines = {source.source_id: source.pipeline for source in registry.lookup_sources()}
+        except RegistryError as error:
+            # An export of somebody else's Loki, or from another machine: nobody here knows what was written.
+            return f"record numbers not checked: {error}"
+        gaps: dict[str, Sequence[Gap]] = {}
+
+        def gaps_of(source_id: str) -> Sequence[Gap]:
+            if source_id not in gaps:
+                gaps[source_id] = registry.list_gaps(source_id=source_id)
+            return gaps[source_id]
+
+        return HoleExplainer(self._loki, self._selector, gaps_of, lambda name: pipelines.get(name, ""))
 
 
 @dataclass(slots=True)
@@ -48,10 +93,9 @@ class ExportSession:
     chunks: ChunkSource | None
     ours: bool
     """Whether Loki runs here under ``onecollector up``: then it may be flushed."""
-    unchecked: str = ""
-    """Why holes in the record numbers were not looked for, where they were not."""
     _flushed_ns: int = 0
     _listed: bool = False
+    _explaining: Explaining | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
@@ -150,25 +194,15 @@ class ExportSession:
 
     def exporter(self, query: str, progress: Progress = lambda rows, size: None) -> Exporter:
         """Writes to the session's store; looks for holes where the query filters nothing."""
-        explain = self._explainer(query) if plain_matchers(query) is not None else None
-        return Exporter(self.store, self.settings.layout.root / "exporting", explain, progress)
+        if plain_matchers(query) is not None:
+            self._explaining = Explaining(self.settings.registry_url, self.loki, parse(query).selector)
+            self._stack.callback(self._explaining.close)
+        return Exporter(self.store, self.settings.layout.root / "exporting", self._explaining, progress)
 
-    def _explainer(self, query: str) -> HoleExplainer | None:
-        try:
-            registry = LogSourceRegistry(self.settings.registry_url)
-            pipelines = {source.source_id: source.pipeline for source in registry.lookup_sources()}
-        except RegistryError as error:
-            # An export of somebody else's Loki, or from another machine: nobody here knows what was written.
-            self.unchecked = f"record numbers not checked: {error}"
-            return None
-        gaps: dict[str, Sequence[Gap]] = {}
-
-        def gaps_of(source_id: str) -> Sequence[Gap]:
-            if source_id not in gaps:
-                gaps[source_id] = registry.list_gaps(source_id=source_id)
-            return gaps[source_id]
-
-        return HoleExplainer(self.loki, parse(query).selector, gaps_of, lambda name: pipelines.get(name, ""))
+    @property
+    def unchecked(self) -> str:
+        """Why holes in the record numbers were not looked for, where they were not."""
+        return self._explaining.unchecked if self._explaining is not None else ""
 
     @staticmethod
     def workers(tasks: Sequence[Task]) -> int:
