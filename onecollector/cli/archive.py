@@ -75,6 +75,7 @@ def archive(
 
     Example: onecollector archive --to s3://loki-archive
     """
+    from onecollector_resources.archive.copy import IndexMissing, SourceMoves
     from onecollector_resources.archive.places import archive_store
     from onecollector_resources.settings import load_settings
 
@@ -87,20 +88,27 @@ def archive(
         raise typer.BadParameter("name the day that is to be archived again")
     archiver = _archiver(settings, archive_store(settings, to, create=True), proof)
     archiver.tidy()
-    results = []
+    results, left = [], []
     for one in tenant or list(settings.tenants):
         listing = archiver.listing(one)
         for which in [wanted] if wanted else archiver.days_to_do(one, listing):
-            result = archiver.archive_day(one, which, listing, force=force, replace=replace)
+            try:
+                result = archiver.archive_day(one, which, listing, force=force, replace=replace)
+            except (IndexMissing, SourceMoves) as error:
+                # It is about this day alone.
+                left.append({"day": which, "tenant": one, "why": str(error)})
+                if not json_:
+                    console().print(Text(f"{which} {one}   not archived: {error}", style="red"))
+                continue
             results.append(result)
             if not json_:
                 console().print(Text(told(result)))
     damaged = sum(result.damaged for result in results)
     if json_:
-        print_json({"archive": archiver.archive.url, "damaged": damaged, "days": results})
-    elif not results:
-        console().print(Text(f"nothing to do: every closed day is in {archiver.archive.url}"))
-    raise typer.Exit(1 if damaged else 0)
+        print_json({"archive": archiver.archive.url, "damaged": damaged, "days": results, "left": left})
+    elif not results and not left:
+        console().print(Text(f"nothing to do: every closed day of Loki's store is in {archiver.archive.url}"))
+    raise typer.Exit(1 if damaged or left else 0)
 
 
 def told(result: DayResult) -> str:

@@ -59,6 +59,10 @@ class DayOpen(ValueError):
     """A day of which chunks may still be open."""
 
 
+class IndexMissing(StoreError):
+    """Loki's store has chunks of a day and no index of it."""
+
+
 class SourceMoves(StoreError):
     """Loki's store changed at each try."""
 
@@ -144,7 +148,7 @@ class Archiver:
         """One day. ``force`` copies all of it again; ``replace`` does, too, and then removes what earlier revisions held
         beyond that, which is how lines that were deleted in Loki leave the archive.
 
-        Raises DayOpen, SourceMoves, StoreError, SchemaUnsupported, and what the reader raises."""
+        Raises DayOpen, SourceMoves, IndexMissing, StoreError, SchemaUnsupported, and what the reader raises."""
         if not is_closed(day, self.now(), self.closed_after):
             raise DayOpen(
                 f"{day} is not closed before {closes_at(day, self.closed_after):%Y-%m-%d %H:%M} UTC: "
@@ -160,7 +164,7 @@ class Archiver:
             if plan.nothing:
                 return self._result(tenant, day, "unchanged" if last else "empty", last, (), 0, fresh, began)
             if not index and not any(one.key.startswith(INDEX) for one in plan.carried):
-                raise StoreError(
+                raise IndexMissing(
                     f"{self.source.url}: expected the index of {day} under {folder}, found none for {len(chunks)} chunks; "
                     "Loki writes it within 15 minutes, or has lost it: look at its log"
                 )

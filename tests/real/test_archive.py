@@ -294,6 +294,25 @@ def test_an_archiver_that_is_killed_anywhere_is_finished_by_the_next_with_the_sa
         assert {info.key: broken.get(info.key) for info in broken.list()} == expected
 
 
+def test_a_day_without_its_index_is_named_and_holds_no_other_up(many: Path, tmp_path: Path) -> None:
+    from tests.unit.archive_worlds import chunk_of
+
+    before = DAY - timedelta(days=1)
+    FileStore(many / "loki" / "objects").put(chunk_of(b"lost", before).file_key, b"lost")
+    settle(many / "loki" / "objects")
+    (many / "none.yaml").write_text("{}")
+    environment = {**os.environ, "ONECOLLECTOR_STATE_DIR": str(many), "ONECOLLECTOR_CONFIG": str(many / "none.yaml")}
+    command = [sys.executable, "-m", "onecollector.cli.main", "archive", "--no-proof", "--to", str(tmp_path / "to")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stderr
+    assert f"{before} default   not archived:" in done.stdout
+    assert "expected the index of" in done.stdout
+    assert f"{DAY} default   archived r1" in done.stdout
+    assert [info.key for info in FileStore(tmp_path / "to").list("manifests/")] == [
+        f"manifests/default/{DAY}/000001.json"
+    ]
+
+
 def _at_least(store: ObjectStore, count: int) -> bool:
     return any(number >= count for number, _ in enumerate(store.list("objects/"), 1))
 
