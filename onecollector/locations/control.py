@@ -57,4 +57,6 @@ defs = dg.Definitions(
         report_retention_daily,
     ],
     resources={"onecollector": OneCollectorResource(), "io_manager": dg.mem_io_manager},
+    # What is launched from the UI and by backfills, too: nothing is handed on between steps, and each process costs a second.
+    executor=dg.in_process_executor,
 )

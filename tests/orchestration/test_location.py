@@ -37,6 +37,14 @@ def test_everything_that_is_promised_is_there() -> None:
     } <= names
 
 
+def test_assets_can_be_materialised_from_the_ui_and_by_backfills() -> None:
+    """Dagster plans those runs with the location's own executor, and refuses the usual one: results stay in memory."""
+    from onecollector.locations.control import defs
+
+    job = defs.resolve_implicit_global_asset_job_def()
+    assert job.executor_def is dg.in_process_executor
+
+
 @pytest.mark.parametrize("sensor", [containers, health], ids=["containers", "health"])
 def test_a_sensor_says_what_is_missing_instead_of_failing(
     sensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
