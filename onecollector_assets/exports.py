@@ -94,7 +94,7 @@ def log_exports(context: dg.AssetExecutionContext, onecollector: OneCollectorRes
             **hour_metadata(mine),
             "engines": dict(engines),
             "where": dg.MetadataValue.path(url),
-            "look": f"onecollector export '{settings.export.query}' --from {hour:%Y-%m-%dT%H:%M} --to …",
+            "look": f"onecollector export '{settings.export.query}' --from {hour:%Y-%m-%dT%H:%M} --to {hour + timedelta(hours=1):%Y-%m-%dT%H:%M}",
             "seconds": round(seconds, 2),
         }
         if hour in wanted:

@@ -125,6 +125,11 @@ def told(result: DayResult) -> str:
         text += f"\n    {result.late} chunks had come after revision {result.revision - 1}"
     if result.fresh:
         text += f"\n    {result.fresh} chunks are too new to have their index; the next run takes them"
+    if result.unindexed:
+        text += (
+            f"\n    {result.unindexed} chunks are in Loki's index no more, past their date or deleted: "
+            "they were copied, and a restored Loki does not show them"
+        )
     if result.damaged:
         text += f"\n    {result.damaged} chunks are damaged in Loki's store; they were copied as they are"
     return text

@@ -11,11 +11,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from onecollector_resources.archive.indexed import unindexed
 from onecollector_resources.archive.keys import INDEX, index_folder
 from onecollector_resources.archive.manifest import ArchivedObject, Manifest, manifest_prefix, object_key, to_bytes
 from onecollector_resources.archive.plan import (
@@ -70,7 +71,7 @@ class SourceMoves(StoreError):
 @dataclass(frozen=True, slots=True)
 class DayResult:
     """What became of a day. ``late`` chunks came after the manifest before; ``fresh`` ones are left for the next run;
-    ``copied`` objects were written, the other ones of ``objects`` were there."""
+    ``copied`` objects were written, the other ones of ``objects`` were there; ``unindexed`` chunks are in no index."""
 
     tenant: str
     day: date
@@ -83,6 +84,7 @@ class DayResult:
     late: int
     fresh: int
     damaged: int
+    unindexed: int
     lines: int | None
     seconds: float
     manifest: str
@@ -166,7 +168,8 @@ class Archiver:
             if not index and not any(one.key.startswith(INDEX) for one in plan.carried):
                 raise IndexMissing(
                     f"{self.source.url}: expected the index of {day} under {folder}, found none for {len(chunks)} chunks; "
-                    "Loki writes it within 15 minutes, or has lost it: look at its log"
+                    "Loki writes it within 15 minutes; where retention has removed all of the day, its chunks go within two "
+                    "hours; else look at Loki's log"
                 )
             try:
                 objects = self._copy(tenant, day, plan.copy, plan.revision)
@@ -215,9 +218,9 @@ class Archiver:
     def _manifest(
         self, tenant: str, day: date, revision: int, objects: Sequence[ArchivedObject], fresh: int
     ) -> Manifest:
-        chunks = tuple(sorted(one for one in objects if not one.key.startswith(INDEX)))
         index = tuple(sorted(one for one in objects if one.key.startswith(INDEX)))
-        keys = [one.key for one in chunks]
+        chunks = self._marked(tenant, day, [one for one in objects if not one.key.startswith(INDEX)], index)
+        keys = [one.key for one in chunks if not one.unindexed]
         return Manifest(
             tenant=tenant,
             day=day,
@@ -229,6 +232,14 @@ class Archiver:
             index=index,
             lines=self._proof(tenant, day, keys, fresh),
         )
+
+    def _marked(
+        self, tenant: str, day: date, chunks: Sequence[ArchivedObject], index: Sequence[ArchivedObject]
+    ) -> tuple[ArchivedObject, ...]:
+        """The chunks by key, those marked that the archived index does not name."""
+        texts = [self.archive.get(object_key(tenant, day, one.key)) for one in index]
+        absent = unindexed([one.key for one in chunks], texts)
+        return tuple(sorted(replace(one, unindexed=one.key in absent) for one in chunks))
 
     def _proof(self, tenant: str, day: date, keys: Sequence[str], fresh: int) -> DayProof | None:
         # Lines of chunks that are left for the next run must not be in the proof of this one.
@@ -284,6 +295,7 @@ class Archiver:
             late=late,
             fresh=fresh,
             damaged=sum(1 for one in manifest.chunks if one.damaged) if manifest else 0,
+            unindexed=sum(1 for one in manifest.chunks if one.unindexed) if manifest else 0,
             lines=manifest.lines.lines if manifest and manifest.lines else None,
             seconds=round(self.clock() - began, 3),
             manifest=f"{self.archive.url}/{manifest.key}" if manifest else "",

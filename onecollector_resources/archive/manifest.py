@@ -29,7 +29,8 @@ class ManifestError(ValueError):
 class ArchivedObject:
     """One object: its key in the bucket form, ``size`` in bytes, the revision that brought it.
 
-    ``damaged``: a chunk whose bytes did not have the checksum in its name when it was archived.
+    ``damaged``: a chunk whose bytes did not have the checksum in its name when it was archived; ``unindexed``: one that
+    Loki's index did not name any more, so that a restored Loki does not show its lines.
     """
 
     key: str
@@ -38,6 +39,7 @@ class ArchivedObject:
     source_etag: str
     revision: int
     damaged: bool = False
+    unindexed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

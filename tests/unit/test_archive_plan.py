@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import gzip
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onecollector_resources.archive.indexed import unindexed
 from onecollector_resources.archive.keys import ChunkKey, day_ms, day_number, index_folder, index_is_of, parse_chunk_key
 from onecollector_resources.archive.manifest import (
     ArchivedObject,
@@ -226,3 +228,19 @@ def test_half_a_manifest_is_none(data: bytes) -> None:
 def test_revisions_sort_as_numbers() -> None:
     keys = [manifest_key("default", DAY, revision) for revision in (1, 2, 9, 10, 100)]
     assert keys == sorted(keys)
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=20, unique=True), st.integers(0, 20), st.booleans())
+def test_chunks_that_the_index_does_not_name_are_told_from_those_that_it_does(
+    checksums: list[int], named: int, packed: bool
+) -> None:
+    keys = [f"default/ab12/19a0c2d1000:19a0c2d2000:{checksum:x}" for checksum in checksums]
+    text = b"\x00series".join([b"index", *(checksum.to_bytes(4, "big") for checksum in checksums[:named])])
+    found = unindexed(keys, [gzip.compress(text) if packed else text])
+    if not named:
+        # An index of another kind says nothing of any.
+        assert found == frozenset()
+    else:
+        by_chance = {key for key, c in zip(keys, checksums, strict=True) if c.to_bytes(4, "big") in text}
+        assert found == set(keys) - by_chance
+        assert not found & set(keys[:named])
