@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 import time
@@ -20,13 +21,17 @@ from bench.stack import wait_until
 from onecollector.local.ports import any_free_port
 from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.batch import BatchQueryExecutor
+from onecollector_resources.loki.chunks.catalogue import ChunkCatalogue
+from onecollector_resources.loki.chunks.engine import ChunkEngine
 from onecollector_resources.loki.config import OVERRIDES, loki_config, render_overrides
 from onecollector_resources.loki.effort import ReadFailed
 from onecollector_resources.loki.flush import flush
 from onecollector_resources.loki.lifecycle import LokiLifecycle
+from onecollector_resources.loki.logql import plain_matchers
 from onecollector_resources.loki.pager import MS
 from onecollector_resources.loki.querier import LokiQuerierClient
 from onecollector_resources.settings import LokiSettings, Settings
+from onecollector_resources.storage.objects import open_store
 from tests.real.hard_set import QUERY, Pushed, expected_rows, push_hard_set, span
 from tests.real.lokis import new_loki
 from tests.real.proxies import HANG, Toxiproxy, faulty_proxy, toxiproxy
@@ -360,6 +365,7 @@ def flushed(loki: LokiLifecycle) -> None:
     flush(LokiAccess(loki.url, "wide"), clock=time.monotonic, sleep=time.sleep)
 
 
+@pytest.mark.timeout(300)
 def test_lines_that_are_kept_three_times_come_once(part: Any, tmp_path: Path) -> None:
     with three_lokis(part("loki"), tmp_path) as lokis:
 
@@ -375,7 +381,22 @@ def test_lines_that_are_kept_three_times_come_once(part: Any, tmp_path: Path) ->
         for loki in lokis[:2]:
             with BatchQueryExecutor(LokiAccess(loki.url, "wide"), page_rows=3_000) as executor:
                 assert read(executor, QUERY, *span(now_ns)) == expected_rows(pushed)
+        # One of them writes its chunks before the others and is sent the lines again: its replicas are not the others'.
+        flushed(lokis[0])
+        push_hard_set(lokis[0].url, "wide", now_ns)
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(flushed, lokis))
         with BatchQueryExecutor(LokiAccess(lokis[2].url, "wide"), page_rows=3_000) as executor:
             assert read(executor, QUERY, *span(now_ns)) == expected_rows(pushed)
+        for loki in lokis:
+            loki.stop()
+        # Chunks of all three, straight from the store.
+        store = open_store(str(tmp_path / "objects"))
+        with contextlib.closing(ChunkCatalogue(tmp_path / "catalogue.db", store, time.time)) as catalogue:
+            catalogue.refresh("wide")
+            reading = ChunkEngine(store, catalogue, "wide").read(plain_matchers(QUERY) or (), *span(now_ns))
+            blocks = list(reading.blocks())
+        found = BatchQueryExecutor.merge_results(blocks)
+        assert rows_of(found.table) == expected_rows(pushed)
+        assert found.duplicates > 0
+        assert reading.problems() == ()
