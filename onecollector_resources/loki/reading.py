@@ -247,8 +247,9 @@ class Reading:
             self._traffic.row_bytes = max(page.bytes / rows, 0.9 * self._traffic.row_bytes)
         follow = taken.step.follow
         job.grew = job.shrunk
-        if job.closed and len(follow) == 1 and follow[0].plain:
-            # By now more may be known of what fits, and what made pages fail may be over.
+        if job.closed and len(follow) == 1 and follow[0].plain and follow[0].start_ns > request.start_ns:
+            # By now more may be known of what fits, and what made pages fail may be over. A page that brought nothing is
+            # followed by a larger one, which must stay so.
             rows_now, largest = self._page_rows(job.window)
             job.largest = min(job.largest, largest) if job.held else largest
             rows_now = min(rows_now, job.largest, 2 * request.limit if job.shrunk else rows_now)

@@ -85,6 +85,13 @@ def test_every_line_of_the_range_whatever_the_pages(
         assert read(reader, start, start + length) == expected(lines, start, start + length)
 
 
+def test_a_page_full_of_lines_before_a_short_window_is_no_dead_end() -> None:
+    lines = [(10 * SECOND_NS + n % 3, row({"pod": str(n)}, "x")) for n in range(40)]
+    with executor(FakeLoki(lines, 5), page_rows=4) as reader:
+        assert read(reader, 10 * SECOND_NS + 12_123, 10 * SECOND_NS + 16_171) == []
+        assert len(read(reader, 10 * SECOND_NS + 1, 10 * SECOND_NS + 16_171)) == 26
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 3 * SECOND_NS // 1000), st.sampled_from("xyz")), max_size=60),
