@@ -39,9 +39,9 @@ class Limits:
     objects. For later windows up to ``kept_bytes`` of objects are kept, and ``inflated_bytes`` of blocks.
     """
 
-    block_bytes: int = 16 << 20
-    kept_bytes: int = 32 << 20
-    inflated_bytes: int = 32 << 20
+    block_bytes: int = 12 << 20
+    kept_bytes: int = 24 << 20
+    inflated_bytes: int = 24 << 20
     decoders: int = 2
     fetchers: int = 8
 
