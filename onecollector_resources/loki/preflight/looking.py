@@ -11,6 +11,7 @@ import yaml
 
 from onecollector_resources.health.monitor import parse_discarded
 from onecollector_resources.loki.access import LokiAccess
+from onecollector_resources.loki.faults import MEND_LOGIN
 from onecollector_resources.loki.preflight.known import known_of
 from onecollector_resources.loki.preflight.rules import config_findings
 from onecollector_resources.records import Finding
@@ -32,14 +33,18 @@ def preflight(
         try:
             answer = http.get("/ready")
             config = http.get("/config")
+            refused = access.login_refused(transport=transport)
         except httpx.HTTPError as error:
             yield Finding(
                 "error",
                 "loki-away",
                 url,
-                f"Loki does not answer: {type(error).__name__}",
-                "start it: onecollector up; or mend loki.url",
+                f"Loki does not answer: {type(error).__name__}: {error}",
+                "start it: onecollector up; or mend loki.url, authority or certificate",
             )
+            return
+        if refused:
+            yield Finding("error", "login-refused", url, refused, MEND_LOGIN)
             return
         skew = _skew(answer, clock())
         if abs(skew) > SKEW_S:
