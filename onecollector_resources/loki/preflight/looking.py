@@ -43,9 +43,6 @@ def preflight(
                 "start it: onecollector up; or mend loki.url, authority or certificate",
             )
             return
-        if refused:
-            yield Finding("error", "login-refused", url, refused, MEND_LOGIN)
-            return
         skew = _skew(answer, clock())
         if abs(skew) > SKEW_S:
             yield Finding(
@@ -55,6 +52,9 @@ def preflight(
                 f"Loki's clock is {skew:+.0f} s off this host's: lines would be refused or land in the wrong hour",
                 "synchronise both with NTP: timedatectl set-ntp true",
             )
+        if refused:
+            yield Finding("error", "login-refused", url, refused, MEND_LOGIN)
+            return
         # A gateway in front of a Loki often has no /ready.
         if answer.status_code not in (200, 401, 403, 404):
             yield Finding(
