@@ -43,10 +43,14 @@ class OneCollectorResource(dg.ConfigurableResource):
         return OtelConfigBuilder(self.settings(), component_names(Path(self.runtime().collector_binary)))
 
     def collector_environment(self) -> dict[str, str]:
-        """The environment that the collector runs with."""
+        """The environment that the collector runs with, without secrets: nothing here sends lines."""
         settings = self.settings()
         return collector_environment(
-            settings.layout, self.runtime(), host=settings.agent.host_name, environment=settings.environment
+            settings.layout,
+            self.runtime(),
+            host=settings.agent.host_name,
+            environment=settings.environment,
+            loki=settings.loki,
         )
 
     def transport(self) -> LocalHttpTransport:
@@ -59,7 +63,7 @@ class OneCollectorResource(dg.ConfigurableResource):
 
     def ruler(self, tenant: str) -> LokiRulerClient:
         """A tenant's rules."""
-        return LokiRulerClient(self.runtime().loki_url, tenant, bearer=self.settings().loki.bearer)
+        return LokiRulerClient(self.settings().loki.access(self.runtime().loki_url, tenant))
 
     def manager(self) -> AgentManager:
         """Raises TransportError."""

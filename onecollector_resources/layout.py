@@ -25,6 +25,11 @@ class StateLayout:
         return self.root / "supervisor"
 
     @property
+    def secrets(self) -> Path:
+        """What a Loki of the user's own asks for, as lines of a shell (0600); not there where it asks for nothing."""
+        return self.root / "secrets.sh"
+
+    @property
     def agent(self) -> Path:
         """The agent's own: ``token`` (0600) and ``journal.db``."""
         return self.root / "agent"

@@ -11,7 +11,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from onecollector_resources.collector.login import login_environment
 from onecollector_resources.layout import StateLayout
+from onecollector_resources.settings import LokiSettings
 
 
 class RuntimeMissing(RuntimeError):
@@ -96,8 +98,13 @@ def save_runtime(layout: StateLayout, runtime: Runtime) -> None:
     os.replace(beside, path)
 
 
-def collector_environment(layout: StateLayout, runtime: Runtime, *, host: str, environment: str) -> dict[str, str]:
-    """The variables a rendered collector config refers to; one config text serves every host of a class."""
+def collector_environment(
+    layout: StateLayout, runtime: Runtime, *, host: str, environment: str, loki: LokiSettings | None = None
+) -> dict[str, str]:
+    """The variables a rendered collector config refers to; one config text serves every host of a class.
+
+    No secrets: those of ``login_secrets`` reach the collector alone. ``loki`` says how that Loki is reached; None: openly.
+    """
     return {
         "OC_STATE": str(layout.collector),
         "OC_DOCKER_LINKS": runtime.docker_links or str(layout.root / "no-docker-links"),
@@ -109,4 +116,5 @@ def collector_environment(layout: StateLayout, runtime: Runtime, *, host: str, e
         "OC_METRICS_HOST": "127.0.0.1",
         "OC_METRICS_PORT": str(runtime.collector_metrics_port),
         "OC_BACKFILL_FROM_NS": str(runtime.backfill_from_ns),
+        **(login_environment(loki) if loki else {}),
     }

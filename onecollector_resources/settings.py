@@ -166,6 +166,8 @@ class LokiSettings(_Section):
 
     @model_validator(mode="after")
     def _one_way_in(self) -> LokiSettings:
+        if self.url and "@" in self.url.partition("://")[2].partition("/")[0]:
+            raise ValueError("`url` holds a login, and addresses are shown: give `username` and `password_env`")
         if self.bearer_env and self.username:
             raise ValueError("give at most one of `bearer_env` and `username`")
         if (self.username is None) != (self.password_env is None):

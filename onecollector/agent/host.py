@@ -56,7 +56,11 @@ class HostAgent:
             layout=self.layout,
             binary=Path(runtime.collector_binary),
             environment=collector_environment(
-                self.layout, runtime, host=settings.agent.host_name, environment=settings.environment
+                self.layout,
+                runtime,
+                host=settings.agent.host_name,
+                environment=settings.environment,
+                loki=settings.loki,
             ),
             health_url=runtime.collector_health_url,
             metrics_url=runtime.collector_metrics_url,

@@ -248,7 +248,11 @@ def env(
     runtime = load_runtime(settings.layout)
     if collector:
         values = collector_environment(
-            settings.layout, runtime, host=settings.agent.host_name, environment=settings.environment
+            settings.layout,
+            runtime,
+            host=settings.agent.host_name,
+            environment=settings.environment,
+            loki=settings.loki,
         )
     else:
         values = {

@@ -20,7 +20,7 @@ from onecollector.local.ports import held_by_strangers, taken_message
 from onecollector.local.processes import marked_processes
 from onecollector_resources.records import Finding
 from onecollector_resources.runtime import Runtime, RuntimeMissing, load_runtime
-from onecollector_resources.settings import Settings
+from onecollector_resources.settings import Settings, SettingsError
 
 LOW_DISK = 2 << 30
 """Bytes: under this, queue and links have no room for an outage worth the name."""
@@ -206,9 +206,14 @@ def examine_loki(settings: Settings, runtime: Runtime | None) -> Examination:
     url = settings.loki.url or (runtime.loki_url if runtime else "")
     if not url:
         return Examination("loki", "loki: not started yet", ())
+    from onecollector_resources.loki.faults import MEND_LOGIN, LokiError
     from onecollector_resources.loki.preflight.looking import preflight
 
-    findings = tuple(preflight(settings.loki.access(url, "default"), sorted(settings.tenants)))
+    try:
+        findings = tuple(preflight(settings.loki.access(url, "default"), sorted(settings.tenants)))
+    except (SettingsError, LokiError) as error:
+        # What it takes to log in is not here.
+        return Examination("loki", "", (Finding("error", "login-missing", url, str(error), MEND_LOGIN),))
     return Examination("loki", f"loki at {url} answers, its clock agrees, late lines are kept", findings)
 
 

@@ -14,8 +14,9 @@ import psutil
 
 from onecollector.local.programs import room_to_start_kib
 from onecollector.local.supervisor import ProcessInfo, Supervisor
+from onecollector_resources.loki.faults import MEND_LOGIN, LokiError
 from onecollector_resources.runtime import Runtime
-from onecollector_resources.settings import Settings
+from onecollector_resources.settings import Settings, SettingsError
 
 ORDER = ("docker", "loki", "linker", "collector", "agent", "control", "daemon", "webserver")
 
@@ -51,16 +52,23 @@ def _get(url: str, client: httpx.Client | None = None, **kwargs: Any) -> httpx.R
 
 def loki_health(settings: Settings, runtime: Runtime) -> Answer:
     """``/ready`` of Loki; of our own also whether it answers queries, which takes it a few seconds longer."""
-    with settings.loki.access(runtime.loki_url, "default").client(timeout_s=2) as http:
-        answer = _get("/ready", http)
-        if answer is None:
-            return Answer(False, f"no answer at {runtime.loki_url}")
-        if answer.status_code != 200:
-            return Answer(False, answer.text.strip()[:100])
-        if settings.loki.url is None:
-            asked = _get("/loki/api/v1/labels?since=5m", http)
-            if asked is None or asked.status_code != 200:
-                return Answer(False, "it is ready, and does not answer queries yet")
+    try:
+        access = settings.loki.access(runtime.loki_url, "default")
+        with access.client(timeout_s=2) as http:
+            answer = http.get("/ready")
+            if settings.loki.url is not None and (refused := access.login_refused(timeout_s=2)):
+                return Answer(False, f"{refused}; {MEND_LOGIN}")
+            # A gateway in front of a Loki of the user's own may keep this to itself.
+            if answer.status_code != 200 and (settings.loki.url is None or answer.status_code not in (401, 403, 404)):
+                return Answer(False, answer.text.strip()[:100])
+            if settings.loki.url is None:
+                asked = _get("/loki/api/v1/labels?since=5m", http)
+                if asked is None or asked.status_code != 200:
+                    return Answer(False, "it is ready, and does not answer queries yet")
+    except httpx.HTTPError as error:
+        return Answer(False, f"no answer at {runtime.loki_url}: {error}")
+    except (SettingsError, LokiError) as error:
+        return Answer(False, str(error))
     return Answer(True, "")
 
 

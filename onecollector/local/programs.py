@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from onecollector.local.supervisor import Program
+from onecollector_resources.collector.login import asks_of, login_secrets
 from onecollector_resources.runtime import Runtime, collector_environment
 from onecollector_resources.settings import Settings, config_file
 
@@ -47,6 +48,32 @@ DAGSTER_YAML = {
 }
 
 
+def secrets_script(settings: Settings) -> str:
+    """Shell lines that export what Loki asks for; empty where it asks for nothing. Raises SettingsError.
+
+    A file of its own (0600): run script and supervisord's config may be shown, and supervisord cannot quote every secret.
+    """
+    loki = settings.loki
+    named = [name for name in (loki.bearer_env, loki.password_env) if name]
+    secrets = login_secrets(loki) | {name: os.environ[name] for name in named}
+    if not secrets:
+        return ""
+    exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in sorted(secrets.items()))
+    return f"# Written by `onecollector up`, for its owner alone.\n{exports}"
+
+
+def with_secrets(settings: Settings, command: tuple[str, ...]) -> tuple[str, ...]:
+    """The command, with the secrets in its environment where there are any."""
+    if not asks_for_secrets(settings):
+        return command
+    return ("/bin/sh", "-c", '. "$0" && exec "$@"', str(settings.layout.secrets), *command)
+
+
+def asks_for_secrets(settings: Settings) -> bool:
+    """Whether there is a file of secrets."""
+    return "authorization" in asks_of(settings.loki)
+
+
 def collector_run_script(settings: Settings, runtime: Runtime) -> str:
     """A shell script that waits for room on its disk, writes its pid and becomes the collector.
 
@@ -54,16 +81,17 @@ def collector_run_script(settings: Settings, runtime: Runtime) -> str:
     """
     layout = settings.layout
     environment = collector_environment(
-        layout, runtime, host=settings.agent.host_name, environment=settings.environment
+        layout, runtime, host=settings.agent.host_name, environment=settings.environment, loki=settings.loki
     ) | {
         "GOMEMLIMIT": f"{int(settings.collector.memory_limit_mib * 0.8)}MiB",
         # Half as many rounds of garbage collection; near its limit it collects as often as it must.
         "GOGC": "200",
     }
     exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in sorted(environment.items()))
+    secrets = f". {shlex.quote(str(layout.secrets))}\n" if asks_for_secrets(settings) else ""
     return (
         "#!/bin/sh\n# Written by `onecollector up`. The collector is only ever killed, never asked to stop.\n"
-        f"{exports}\n"
+        f"{exports}\n{secrets}"
         f"{wait_for_room(layout.collector, settings.collector.min_free_mib)}"
         f"echo $$ > {shlex.quote(str(layout.collector_pid))}\n"
         f"exec {shlex.quote(runtime.collector_binary)} --config {shlex.quote(str(layout.active_config))} "
@@ -128,20 +156,23 @@ def programs(settings: Settings, runtime: Runtime) -> list[Program]:
         Program("agent", (python, "-m", "onecollector.agent"), {**shared, "MALLOC_ARENA_MAX": "2"}, priority=30),
         Program(
             "control",
-            (
-                str(bin_dir / "dagster"),
-                "api",
-                "grpc",
-                "-h",
-                "127.0.0.1",
-                "-p",
-                str(runtime.code_server_port),
-                "--max-workers",
-                "40",
-                "-m",
-                "onecollector.locations.control",
-                "--location-name",
-                "control",
+            with_secrets(
+                settings,
+                (
+                    str(bin_dir / "dagster"),
+                    "api",
+                    "grpc",
+                    "-h",
+                    "127.0.0.1",
+                    "-p",
+                    str(runtime.code_server_port),
+                    "--max-workers",
+                    "40",
+                    "-m",
+                    "onecollector.locations.control",
+                    "--location-name",
+                    "control",
+                ),
             ),
             dagster_env,
             stop_wait_s=POLL_PATIENCE_S,

@@ -17,13 +17,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from onecollector.local.engine import EngineUse, stop_own_engine, use_engine
 from onecollector.local.health import PartHealth, part_health
 from onecollector.local.ports import choose_ports, held_by_strangers, taken_message
 from onecollector.local.processes import end_marked, marked_processes
-from onecollector.local.programs import collector_run_script, dagster_yaml, programs, shared_environment, workspace_yaml
+from onecollector.local.programs import (
+    collector_run_script,
+    dagster_yaml,
+    programs,
+    secrets_script,
+    shared_environment,
+    workspace_yaml,
+)
 from onecollector.local.supervisor import Supervisor, SupervisorError
+from onecollector_resources.collector.login import login_secrets
 from onecollector_resources.layout import StateLayout
+from onecollector_resources.loki.faults import MEND_LOGIN
 from onecollector_resources.runtime import Runtime, RuntimeMissing, collector_environment, load_runtime, save_runtime
 from onecollector_resources.settings import Settings
 
@@ -59,7 +70,10 @@ def _write(path: Path, text: str, mode: int = 0o600) -> bool:
         return False
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8")
+    beside.unlink(missing_ok=True)
+    # Made with its mode: some hold secrets, and nobody may read them meanwhile.
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
+        file.write(text)
     beside.chmod(mode)
     beside.replace(path)
     return True
@@ -139,9 +153,37 @@ def _refuse_missing_secrets(settings: Settings) -> None:
             )
 
 
+def _refuse_wrong_login(settings: Settings) -> None:
+    """Nothing is changed by an `up` that a Loki of the user's own would not let in. One that is away is waited for."""
+    loki = settings.loki
+    for name in ("authority", "certificate", "key"):
+        path = getattr(loki, name)
+        if path is not None and not path.is_absolute():
+            raise UpFailed(
+                f"loki.{name}: expected an absolute path, found {path}: the parts run in folders of their own"
+            )
+    login_secrets(loki)
+    if loki.url is None:
+        return
+    refused = ""
+    with contextlib.suppress(httpx.HTTPError):
+        refused = loki.access(loki.url, "default").login_refused()
+    if refused:
+        raise UpFailed(f"{refused}; {MEND_LOGIN}")
+
+
+def _write_secrets(settings: Settings) -> list[str]:
+    """The file of secrets; answers the programs that read it, where it changed."""
+    script = secrets_script(settings)
+    if not script:
+        settings.layout.secrets.unlink(missing_ok=True)
+        return []
+    return ["collector", "control"] if _write(settings.layout.secrets, script) else []
+
+
 def _write_files(settings: Settings, runtime: Runtime) -> list[str]:
     """All generated files; answers the programs whose file changed."""
-    layout, changed = settings.layout, []
+    layout, changed = settings.layout, _write_secrets(settings)
     if settings.loki.url is None:
         from onecollector_resources.loki.config import render_loki_config, render_overrides
         from onecollector_resources.retention.applied import load_applied
@@ -176,7 +218,7 @@ def _first_config(settings: Settings, runtime: Runtime) -> None:
     builder = OtelConfigBuilder(settings, component_names(binary))
     config = builder.generate_config()
     environment = collector_environment(
-        layout, runtime, host=settings.agent.host_name, environment=settings.environment
+        layout, runtime, host=settings.agent.host_name, environment=settings.environment, loki=settings.loki
     )
     findings = [f for f in builder.validate_config(config.text, binary, environment) if f.level == "error"]
     if findings:
@@ -216,6 +258,7 @@ def up(settings: Settings, progress: Progress = _silent) -> UpResult:
     began = time.monotonic()
     layout = settings.layout
     _refuse_missing_secrets(settings)
+    _refuse_wrong_login(settings)
     layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = use_engine(settings, progress)
     runtime = plan_runtime(settings, engine)
@@ -237,7 +280,7 @@ def up(settings: Settings, progress: Progress = _silent) -> UpResult:
     supervisor.write_config(programs(settings, runtime))
     if alive:
         touched = supervisor.update()
-        for name in changed:
+        for name in dict.fromkeys(changed):
             if name not in touched:
                 supervisor.restart(name)
         started = tuple(sorted({*touched, *changed, *supervisor.heal()}))
@@ -310,7 +353,9 @@ def stay(settings: Settings, stopped: threading.Event) -> bool:
 
 
 def restart(settings: Settings, part: str | None = None) -> None:
-    """Restart one part, or all. Raises SupervisorError for an unknown part or where nothing runs."""
+    """Restart one part, or all. Raises SupervisorError for an unknown part or where nothing runs, SettingsError."""
+    # Whether Loki is well cannot be asked without them, and a shell that has them not would wait in vain.
+    login_secrets(settings.loki)
     supervisor = Supervisor(settings.layout)
     names = [info.name for info in supervisor.processes()]
     if not names:

@@ -1,4 +1,4 @@
-"""Mending known faults of a part's pinned version when it is built: one statement of one file is moved.
+"""Mending known faults of a part's pinned version when it is built: one statement of one file is moved, or one line changed.
 
 ``mends.yaml`` beside the module files says which. The module is copied from the one that go.sum pins, so nothing else
 differs from what was published; where the statement is not found as expected, the build fails rather than bring a part
@@ -22,7 +22,7 @@ class MendFailed(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Mend:
+class Move:
     """In ``function`` of a module's ``file`` the statement that begins with ``move``, with the ``if`` on its error behind
     it, goes ``before`` the line that is given. Lines are compared without their indent.
     """
@@ -33,31 +33,62 @@ class Mend:
     move: str
     before: str
 
+    @property
+    def expected(self) -> str:
+        """What the function must hold."""
+        return f"{self.move!r} and then {self.before!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """In ``function`` of a module's ``file`` the first ``line`` like the given one ``becomes`` another, with its indent."""
+
+    module: str
+    file: str
+    function: str
+    line: str
+    becomes: str
+
+    @property
+    def expected(self) -> str:
+        """What the function must hold."""
+        return repr(self.line)
+
+
+Mend = Move | Change
+
 
 def mends_of(folder: Path) -> tuple[Mend, ...]:
     """The mends beside a part's module files; none where there is no such file."""
     path = folder / "mends.yaml"
-    return tuple(Mend(**row) for row in yaml.safe_load(path.read_text(encoding="utf-8"))) if path.is_file() else ()
+    rows = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else ()
+    return tuple(Move(**row) if "move" in row else Change(**row) for row in rows)
 
 
 def mended(source: str, mend: Mend) -> str:
-    """The file with its statement moved. Raises MendFailed."""
+    """The file with its mend. Raises MendFailed."""
     lines = source.splitlines(keepends=True)
     start = _next(lines, lambda line: bool(re.match(rf"func .*\b{re.escape(mend.function)}\(", line)), 0, mend)
+    if isinstance(mend, Change):
+        found = _next(lines, lambda line: line.strip() == mend.line, start, mend)
+        _inside(lines, start, found, mend)
+        return "".join([*lines[:found], lines[found].replace(mend.line, mend.becomes), *lines[found + 1 :]])
     first = _next(lines, lambda line: line.strip().startswith(mend.move), start, mend)
     last = next(n for n in range(first, len(lines)) if lines[n].strip() == "}") + 1
     target = _next(lines, lambda line: line.strip() == mend.before, last, mend)
-    if any(re.match(r"\}", line) for line in lines[start:target]):
-        raise MendFailed(f"{mend.file}: expected {mend.before!r} in {mend.function}, found it behind the function")
+    _inside(lines, start, target, mend)
     return "".join([*lines[:first], *lines[last:target], *lines[first:last], *lines[target:]])
+
+
+def _inside(lines: list[str], start: int, end: int, mend: Mend) -> None:
+    if any(re.match(r"\}", line) for line in lines[start:end]):
+        raise MendFailed(f"{mend.file}: expected {mend.expected} in {mend.function}, found it behind the function")
 
 
 def _next(lines: list[str], fits: Callable[[str], bool], start: int, mend: Mend) -> int:
     found = next((n for n in range(start, len(lines)) if fits(lines[n])), None)
     if found is None:
-        raise MendFailed(
-            f"{mend.file}: expected {mend.function} with {mend.move!r} and then {mend.before!r}, found another source"
-        )
+        raise MendFailed(f"{mend.file}: expected {mend.function} with {mend.expected}, found another source")
     return found
 
 

@@ -18,6 +18,7 @@ import yaml
 
 from onecollector_resources.collector.in_force import poll_interval_of
 from onecollector_resources.collector.leaving import Leaving, leaving_tenants
+from onecollector_resources.collector.login import Ask, asks_of, login_of
 from onecollector_resources.collector.names import ComponentNames
 from onecollector_resources.collector.profiles import FRAMINGS, MAX_LINE, UNPARSED, operators
 from onecollector_resources.collector.rules import check_rules
@@ -42,7 +43,9 @@ BATCH_BYTES = 1_500_000
 
 @dataclass(frozen=True, slots=True)
 class BuilderInputs:
-    """All that a config depends on. ``pipelines`` are (tenant, pipeline) pairs, ``queue_mib`` is by tenant."""
+    """All that a config depends on. ``pipelines`` are (tenant, pipeline) pairs, ``queue_mib`` is by tenant, ``asks`` is what
+    Loki asks of those who push.
+    """
 
     pipelines: tuple[tuple[str, str], ...]
     queue_mib: tuple[tuple[str, int], ...]
@@ -51,6 +54,7 @@ class BuilderInputs:
     memory_mib: int
     horizon_s: float
     agent_class: str = AGENT_CLASS
+    asks: tuple[Ask, ...] = ()
 
 
 def poll_interval_ms(live: int, current: int | None = None) -> int:
@@ -169,11 +173,15 @@ class OTelCollectorAgent:
         """
         return {"flush_timeout": timeout, "min_size": size, "max_size": BATCH_BYTES}
 
-    def loki_exporter(self, endpoint: str, tenant: str = "default", queue_mib: int = 256) -> dict[str, Any]:
+    def loki_exporter(
+        self, endpoint: str, tenant: str = "default", queue_mib: int = 256, asks: Sequence[Ask] = ()
+    ) -> dict[str, Any]:
         """OTLP to Loki, rendered as ``otlp_http``: there is no Loki exporter any more. The queue is on disk."""
+        headers, tls = login_of(asks)
         return {
             "endpoint": endpoint,
-            "headers": {"X-Scope-OrgID": tenant},
+            "headers": {"X-Scope-OrgID": tenant, **headers},
+            **tls,
             # The usual level costs a tenth of the collector's whole work, for a fifth fewer bytes.
             "compression": "gzip",
             "compression_params": {"level": 1},
@@ -225,8 +233,8 @@ def build_mapping(inputs: BuilderInputs, names: ComponentNames) -> dict[str, Any
         chain.append(f"{names['filter']}/horizon")
     chain.append(f"{transform}/lines")
     exporters = {
-        f"{names['otlp_http']}/{tenant}": agent.loki_exporter("${env:OC_LOKI_URL}/otlp", tenant, queues[tenant])
-        for tenant in queues
+        f"{names['otlp_http']}/{tenant}": agent.loki_exporter("${env:OC_LOKI_URL}/otlp", tenant, mib, inputs.asks)
+        for tenant, mib in queues.items()
     }
     stores = [f"{storage}/offsets", f"{storage}/queue"]
     extensions: dict[str, Any] = {
@@ -286,21 +294,11 @@ def build_config(
 ) -> CollectorConfig:
     """The whole config. Pure."""
     text = render_yaml(build_mapping(inputs, names))
-    described = json.dumps(
-        [
-            inputs.pipelines,
-            inputs.queue_mib,
-            [(n, r.model_dump()) for n, r in inputs.multiline],
-            inputs.poll_ms,
-            inputs.memory_mib,
-            inputs.horizon_s,
-            names.chosen,
-        ],
-        sort_keys=True,
-    )
-    return CollectorConfig(
-        config_hash(text), text, inputs.agent_class, config_hash(described), inputs.pipelines, tuple(quarantined)
-    )
+    rules = [(name, rule.model_dump()) for name, rule in inputs.multiline]
+    sizes = (inputs.poll_ms, inputs.memory_mib, inputs.horizon_s)
+    described = [inputs.pipelines, inputs.queue_mib, rules, *sizes, names.chosen, *inputs.asks]
+    depends = config_hash(json.dumps(described, sort_keys=True))
+    return CollectorConfig(config_hash(text), text, inputs.agent_class, depends, inputs.pipelines, tuple(quarantined))
 
 
 class OtelConfigBuilder:
@@ -341,6 +339,7 @@ class OtelConfigBuilder:
             poll_ms=settings.collector.poll_interval_ms or poll_interval_ms(live, self._current_poll),
             memory_mib=settings.collector.memory_limit_mib,
             horizon_s=settings.agent.backfill_horizon_s,
+            asks=asks_of(settings.loki),
         )
 
     def generate_log_pipeline(self, tenant: str, pipeline: str = "docker") -> dict[str, Any]:

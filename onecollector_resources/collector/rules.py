@@ -20,6 +20,8 @@ MAX_TEXT = 1 << 20
 LOOPBACK = re.compile(r"^(127\.0\.0\.1|localhost|\[::1\])(:|$)|^\$\{env:[A-Z0-9_]+\}")
 
 SECRET_KEYS = re.compile(r"(?i)(authorization|password|token|secret|api_?key)")
+FROM_ENV = re.compile(r"(\w+ )?\$\{env:\w+\}")
+"""A variable, with at most its scheme before it."""
 
 Config = Mapping[str, Any]
 Rule = Callable[[Config], Iterator[Finding]]
@@ -284,8 +286,24 @@ def secrets_stay_out(config: Config) -> Iterator[Finding]:
     """Configs are stored, shown and diffed: secrets come from the environment."""
     for name, body in (config.get("exporters") or {}).items():
         for key, value in ((body or {}).get("headers") or {}).items():
-            if SECRET_KEYS.search(str(key)) and "${env:" not in str(value):
+            if SECRET_KEYS.search(str(key)) and not FROM_ENV.fullmatch(str(value)):
                 yield _error("secret", f"exporters.{name}.headers.{key}", "a literal secret", "${env:NAME}")
+        if ((body or {}).get("tls") or {}).get("key_pem"):
+            yield _error("secret", f"exporters.{name}.tls.key_pem", "a literal secret", "key_file: ${env:NAME}")
+        if re.match(r"\w+://[^/]*@", str((body or {}).get("endpoint", ""))):
+            yield _error("secret", f"exporters.{name}.endpoint", "a login in an address", "headers.Authorization")
+
+
+def exporters_know_whom_they_tell(config: Config) -> Iterator[Finding]:
+    """Lines, and the login with them, go to whoever answers where certificates are not checked."""
+    for name, body in (config.get("exporters") or {}).items():
+        if ((body or {}).get("tls") or {}).get("insecure_skip_verify"):
+            yield _error(
+                "unchecked-tls",
+                f"exporters.{name}.tls.insecure_skip_verify",
+                "expected a certificate that is checked",
+                "ca_file: the authority's certificate (loki.authority)",
+            )
 
 
 RULES: tuple[Rule, ...] = (
@@ -299,6 +317,7 @@ RULES: tuple[Rule, ...] = (
     all_is_used,
     listens_on_loopback,
     secrets_stay_out,
+    exporters_know_whom_they_tell,
 )
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import httpx
 
-from onecollector_resources.loki.faults import LokiError
+from onecollector_resources.loki.faults import LOGIN, LokiError
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,18 @@ class LokiAccess:
             timeout=self.timeout_s if timeout_s is None else timeout_s,
             transport=transport,
         )
+
+    def login_refused(self, *, timeout_s: float = 5, transport: httpx.BaseTransport | None = None) -> str:
+        """What Loki says where it refuses this login; empty where it does not. Raises LokiError, httpx.HTTPError.
+
+        A path of the API is asked for: a gateway lets many see ``/ready``, or nobody.
+        """
+        with self.client(timeout_s=timeout_s, transport=transport) as http:
+            answer = http.get("/loki/api/v1/labels", params={"since": "1m"})
+        if answer.status_code not in LOGIN:
+            return ""
+        said = " ".join(answer.text.split())[:100]
+        return f"Loki at {self.url} refuses the login ({answer.status_code}): {said}"
 
     def websocket(self, path: str, params: Mapping[str, Any]) -> str:
         """The URL of a WebSocket of this Loki."""

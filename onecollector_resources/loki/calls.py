@@ -16,7 +16,7 @@ import yaml
 
 from onecollector_resources.loki import catalogue
 from onecollector_resources.loki.answers import Entry, Sample, Samples, Streams, parse_logql_response
-from onecollector_resources.loki.faults import LokiError, NoLogQuery, with_caret
+from onecollector_resources.loki.faults import LokiError, NoLogQuery, refusal, with_caret
 from onecollector_resources.loki.names import INNER_LABELS
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Call(Generic[T]):
         if status not in (200, 204):
             said = with_caret(self.query, _said(body) or (self.absent if status == 404 else "") or "without a word")
             what = "the query" if self.query else f"{self.method} {self.path}"
-            raise LokiError(f"Loki at {url} refused {what} ({status}): {said}", status)
+            raise refusal(f"Loki at {url}", what, status, said)
         try:
             return self.read(body)
         except orjson.JSONDecodeError as error:

@@ -16,6 +16,12 @@ TOO_MANY = re.compile(r"max entries limit per query exceeded.*\(\d+ > (\d+)\)")
 """Loki's words for a page over the tenant's limit; they name the limit."""
 
 
+LOGIN = (401, 403)
+"""Statuses that are about who asks, not about what is asked."""
+
+MEND_LOGIN = "see loki.username, password_env, bearer_env and certificate in the settings; then run: onecollector up"
+
+
 class LokiError(RuntimeError):
     """Loki refused or did not answer.
 
@@ -37,6 +43,12 @@ class LokiError(RuntimeError):
     def passing(self) -> bool:
         """Whether the same request may succeed later: Loki is away, starting, or has too much to do."""
         return self.away or self.status == 429 or (self.status or 0) >= 500
+
+
+def refusal(who: str, what: str, status: int, said: str) -> LokiError:
+    """The error for a refusal, with what to do where it is the login that is refused."""
+    hint = f"; it refuses the login: {MEND_LOGIN}" if status in LOGIN else ""
+    return LokiError(f"{who} refused {what} ({status}): {said}{hint}", status)
 
 
 class NoLogQuery(LokiError):

@@ -13,27 +13,19 @@ from urllib.parse import quote
 import httpx
 import yaml
 
-from onecollector_resources.loki.querier import LokiError
+from onecollector_resources.loki.access import LokiAccess
+from onecollector_resources.loki.faults import LokiError, refusal
 
 NAMESPACE = "onecollector"
 """The namespace that OneCollector owns; groups of others are never read as ours and never touched."""
 
 
 class LokiRulerClient:
-    """Rules of one tenant."""
+    """Rules of one tenant. Raises LokiError where the files of the access cannot be used."""
 
-    def __init__(
-        self,
-        url: str,
-        tenant: str,
-        *,
-        bearer: str | None = None,
-        timeout_s: float = 30,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        headers = {"X-Scope-OrgID": tenant} | ({"Authorization": f"Bearer {bearer}"} if bearer else {})
-        self.url, self.tenant = url.rstrip("/"), tenant
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, transport=transport)
+    def __init__(self, access: LokiAccess, *, transport: httpx.BaseTransport | None = None) -> None:
+        self.access, self.url, self.tenant = access, access.url.rstrip("/"), access.tenant
+        self._http = access.client(transport=transport)
 
     def __enter__(self) -> LokiRulerClient:
         return self
@@ -51,10 +43,8 @@ class LokiRulerClient:
         except httpx.HTTPError as error:
             raise LokiError(f"Loki's ruler at {self.url} does not answer: {type(error).__name__}: {error}") from error
         if answer.status_code not in accepted:
-            raise LokiError(
-                f"Loki's ruler at {self.url} refused {method} {path} ({answer.status_code}): {answer.text.strip()[:500]}",
-                answer.status_code,
-            )
+            said = answer.text.strip()[:500]
+            raise refusal(f"Loki's ruler at {self.url}", f"{method} {path}", answer.status_code, said)
         return answer
 
     @staticmethod

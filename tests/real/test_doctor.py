@@ -236,7 +236,7 @@ def skewed(loki: LokiLifecycle) -> Iterator[str]:
 
     class Proxy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            answer = httpx.get(loki.url + self.path)
+            answer = httpx.get(loki.url + self.path, headers={"X-Scope-OrgID": "default"})
             self.send_response_only(answer.status_code)
             self.send_header("Date", formatdate(time.time() - 60, usegmt=True))
             self.send_header("Content-Length", str(len(answer.content)))

@@ -19,7 +19,7 @@ from onecollector_resources.loki.faults import LokiError, NoLogQuery
 from onecollector_resources.loki.lifecycle import LokiLifecycle
 from onecollector_resources.loki.querier import AsyncLokiQuerierClient, LokiQuerierClient
 from onecollector_resources.settings import LokiSettings, Settings
-from tests.real.gateway import gateway
+from tests.real.gateway import Porter, gateway
 from tests.real.lokis import new_loki
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
@@ -203,7 +203,7 @@ async def test_a_gateway_that_wants_a_password_and_a_certificate_lets_us_in(
     server: LokiLifecycle, start_ns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOKI_PASSWORD", "s3cret")
-    async with gateway(server.url, tmp_path, user="reader", password="s3cret") as (url, files):
+    async with gateway(server.url, tmp_path, Porter("reader", "s3cret")) as (url, files):
         settings = LokiSettings(username="reader", password_env="LOKI_PASSWORD", **files)
         access = settings.access(url, "default", timeout_s=10)
         async with AsyncLokiQuerierClient(access) as client:

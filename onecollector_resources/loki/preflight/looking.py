@@ -11,6 +11,7 @@ import yaml
 
 from onecollector_resources.health.monitor import parse_discarded
 from onecollector_resources.loki.access import LokiAccess
+from onecollector_resources.loki.faults import MEND_LOGIN
 from onecollector_resources.loki.preflight.known import known_of
 from onecollector_resources.loki.preflight.rules import config_findings
 from onecollector_resources.records import Finding
@@ -32,13 +33,14 @@ def preflight(
         try:
             answer = http.get("/ready")
             config = http.get("/config")
+            refused = access.login_refused(transport=transport)
         except httpx.HTTPError as error:
             yield Finding(
                 "error",
                 "loki-away",
                 url,
-                f"Loki does not answer: {type(error).__name__}",
-                "start it: onecollector up; or mend loki.url",
+                f"Loki does not answer: {type(error).__name__}: {error}",
+                "start it: onecollector up; or mend loki.url, authority or certificate",
             )
             return
         skew = _skew(answer, clock())
@@ -50,6 +52,9 @@ def preflight(
                 f"Loki's clock is {skew:+.0f} s off this host's: lines would be refused or land in the wrong hour",
                 "synchronise both with NTP: timedatectl set-ntp true",
             )
+        if refused:
+            yield Finding("error", "login-refused", url, refused, MEND_LOGIN)
+            return
         # A gateway in front of a Loki often has no /ready.
         if answer.status_code not in (200, 401, 403, 404):
             yield Finding(

@@ -1,13 +1,13 @@
-"""A statement is moved as said, or nothing is built."""
+"""A statement is moved, a line changed, as said, or nothing is built."""
 
 from __future__ import annotations
 
 import pytest
 
-from onecollector.parts.mends import Mend, MendFailed, mended, mends_of
+from onecollector.parts.mends import Change, MendFailed, Move, mended, mends_of
 from onecollector.parts.pins import pins
 
-MEND = Mend("example.org/m", "q.go", "restore", "delErr :=", "if failed > 0 {")
+MEND = Move("example.org/m", "q.go", "restore", "delErr :=", "if failed > 0 {")
 SOURCE = """\
 package q
 
@@ -55,7 +55,28 @@ def test_another_source_is_refused(source: str) -> None:
         mended(source, MEND)
 
 
-def test_the_collectors_mend_is_part_of_its_key() -> None:
+CHANGE = Change("example.org/m", "q.go", "restore", "failed := q.put(got)", "failed := q.keep(got)")
+
+
+def test_the_line_becomes_the_other_and_nothing_else_changes() -> None:
+    assert mended(SOURCE, CHANGE) == SOURCE.replace("q.put(got)", "q.keep(got)")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        SOURCE.replace("restore", "renamed"),
+        SOURCE.replace("q.put(got)", "q.put(got, 1)"),
+        SOURCE.replace("\tfailed :=", "}\n\nfunc x() {\n\tfailed :="),
+    ],
+    ids=["function", "line", "behind"],
+)
+def test_a_line_that_is_not_there_is_refused(source: str) -> None:
+    with pytest.raises(MendFailed, match=r"q\.go: expected"):
+        mended(source, CHANGE)
+
+
+def test_the_collectors_mends_are_part_of_its_key() -> None:
     pin = pins()["collector"]
-    assert [mend.function for mend in mends_of(pin.sources)] == ["enqueueNotDispatchedReqs"]
+    assert [mend.function for mend in mends_of(pin.sources)] == ["enqueueNotDispatchedReqs", "isRetryableStatusCode"]
     assert mends_of(pins()["loki"].sources) == ()
