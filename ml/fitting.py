@@ -1,0 +1,194 @@
+"""One service's numbers: season, who follows the traffic, spreads, own tails. Plain arrays, as ``signals.py`` wants them.
+
+Everything is a moment or a quantile of residuals, so 14 days of a service cost well under a second. Training minutes
+are judged by the season of the other days; what is fitted to them besides are a handful of numbers a template.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml import seasonal, signals
+from ml.panel import ERROR_SUM, Floats, Panel
+from ml.signals import CHANNELS, HISTORY, LAGS, SUSTAINED, TOOK_HORIZONS, Traffic
+
+TAIL = 0.998
+"""The quantile that a statistic is scaled by: forty minutes in 14 days are beyond it."""
+TAIL_Z = 2.878
+"""The same quantile of a normal distribution."""
+LEAST_SCALE = 0.7
+WINSOR = 0.995
+FOLLOW_WINDOW = 10
+REGULAR_GAPS = 50
+"""A template that came back less often than this has no known rhythm."""
+TOOK_PRIOR_LINES = 200.0
+
+Arrays = dict[str, NDArray]
+
+
+def fit_panel(panel: Panel) -> tuple[Arrays, Floats]:
+    """Parameters of the one service in ``panel``, and its signals [T', 1, C] with each day judged by the others."""
+    if panel.services != 1:
+        raise ValueError(f"one service is fitted at a time, there are {panel.services}")
+    seen = panel.observed[:, 0]
+    lines, minutes = seasonal.bucket_sums(panel.counts, panel.minutes, seen)
+    follows, spread = _followers(panel, lines.sum((0, 1)) / max(1.0, minutes.sum()))
+    rates = seasonal.expected_left_out(lines, minutes, panel.minutes, spread, follows)
+    rates *= panel.observed
+    flow = signals.traffic(panel, rates, follows)
+    fit: Arrays = {
+        "rates": seasonal.log_rates(lines.sum(0), minutes.sum(0), spread, follows),
+        "follows": follows,
+    }
+    out = np.zeros((len(panel.minutes) - HISTORY, 1, len(CHANNELS)), np.float32)
+    out[:, :, 4] = np.log1p(seasonal.rolling_sum(panel.fresh, 3)[HISTORY:])
+    _fit_windows(fit, out, panel, rates, flow, follows)
+    _fit_silence(fit, out, panel)
+    _fit_durations(fit, out, panel)
+    return fit, out
+
+
+def _followers(panel: Panel, base: NDArray[np.float64]) -> tuple[NDArray[np.bool_], Floats]:
+    """Which templates move with the rest of the service from day to night and minute to minute, and their spread.
+
+    The slope of a template's relative counts on the relative rest, over windows of ten minutes: 1 follows, 0 does not.
+    """
+    whole = len(panel.counts) // FOLLOW_WINDOW * FOLLOW_WINDOW
+    windows = panel.counts[:whole].reshape(-1, FOLLOW_WINDOW, panel.counts.shape[1]).sum(1, dtype=np.float64)
+    mean = np.maximum(base * FOLLOW_WINDOW, 1e-9)
+    counted = panel.kind != ERROR_SUM
+    total = (windows * counted).sum(1, keepdims=True)
+    rest = (total - windows * counted) / np.maximum((mean * counted).sum() - mean * counted, 1e-9) - 1
+    own = windows / mean - 1
+    power = np.maximum((rest**2).sum(0), 1e-9)
+    slope = (rest * own).sum(0) / power
+    residual = own - slope * rest
+    error = np.sqrt((residual**2).sum(0) / power / max(1, len(windows) - 1))
+    spread = (residual**2).mean(0) * mean
+    follows = (slope > 0.5) | ((error > 0.35) & (slope > -error))
+    if not (follows & counted).any():
+        follows = np.ones_like(follows)
+    return follows, np.clip(spread, 0.1, 100).astype(np.float32)
+
+
+def _fit_windows(
+    fit: Arrays, out: Floats, panel: Panel, rates: Floats, flow: Traffic, follows: NDArray[np.bool_]
+) -> None:
+    shape, kinds = (len(LAGS), 1), (len(LAGS), panel.counts.shape[1])
+    fit["level"] = np.zeros((*shape, 4), np.float32)
+    for name in ("total_phi", "total_a", "total_up", "total_down", "mix_mean", "mix_sd"):
+        fit[name] = np.ones(shape, np.float32)
+    for name in ("phi", "a", "up", "down"):
+        fit[name] = np.ones(kinds, np.float32)
+    for number, horizon in enumerate(LAGS):
+        fit["level"][number] = _foretell(flow, horizon)
+        ahead = signals.level(flow, fit["level"][number], horizon)
+        observed, wanted = signals.total_window(flow, ahead, horizon if horizon != SUSTAINED else 2)
+        phi, a = _spread(observed, wanted)
+        fit["total_phi"][number], fit["total_a"][number] = phi, a
+        if horizon == SUSTAINED:
+            out[:, :, 2] = signals.sustained(flow, ahead, phi, a)
+            continue
+        z = signals.root_z(observed, wanted, phi, a)
+        up, down = _tails(z)
+        fit["total_up"][number], fit["total_down"][number] = up, down
+        np.maximum(out[:, :, 0], z / up, out=out[:, :, 0])
+        np.maximum(out[:, :, 1], -z / down, out=out[:, :, 1])
+        observed, wanted = signals.template_expected(panel, rates, flow, ahead, follows, horizon, phi, a)
+        fit["phi"][number], fit["a"][number] = _spread(observed, wanted)
+        z = signals.root_z(observed, wanted, fit["phi"][number], fit["a"][number])
+        fit["up"][number], fit["down"][number] = _tails(z)
+        signals.add_template_channels(out, panel, z, fit["up"][number], fit["down"][number])
+        if horizon > 1:
+            squares = signals.mix(panel, z, wanted)
+            fit["mix_mean"][number], fit["mix_sd"][number] = squares.mean(0), np.maximum(squares.std(0), 1)
+            spread = (squares - fit["mix_mean"][number]) / fit["mix_sd"][number]
+            np.maximum(out[:, :, 8], spread, out=out[:, :, 8])
+
+
+def _foretell(flow: Traffic, lag: int) -> Floats:
+    """Least squares of the log ratio of a window on what was known ``lag`` minutes before its end: [1, 4]."""
+    ratio = signals.log_ratio(seasonal.rolling_sum(flow.followers, lag), seasonal.rolling_sum(flow.expected, lag))
+    y = np.clip(ratio[HISTORY:, 0], -0.7, 0.7).astype(np.float64)
+    x = flow.past[HISTORY - lag : len(flow.past) - lag, 0].astype(np.float64)
+    ridge = np.diag([1e-9, *[0.3] * (x.shape[1] - 1)])
+    return np.linalg.solve(x.T @ x + ridge, x.T @ y)[None].astype(np.float32)
+
+
+def _spread(observed: Floats, wanted: Floats) -> tuple[Floats, Floats]:
+    """``phi`` and ``a`` of variance ``phi M + a M^2`` by moments, the largest squares cut off: a burst is no spread.
+
+    Nothing is cut off of a template that is silent in most windows, where every line is among the largest squares.
+    """
+    squares = np.square(observed - wanted)
+    m = wanted.astype(np.float64)
+    squares = np.minimum(squares, np.where(m.mean(0) < 1, np.inf, _quantiles(squares, WINSOR)[0]))
+    m1, m2, m3 = m.sum(0), (m**2).sum(0), (m**3).sum(0)
+    r0, r1 = squares.sum(0, dtype=np.float64), (squares * m).sum(0)
+    det = m1 * m3 - m2 * m2
+    sound = det > 1e-3 * m1 * m3
+    a = np.where(sound, (m1 * r1 - m2 * r0) / np.where(sound, det, 1), 0)
+    a = np.clip(a, 0, r0 / np.maximum(m2, 1e-9))
+    phi = np.maximum((r0 - a * m2) / np.maximum(m1, 1e-9), 0.05)
+    return phi.astype(np.float32), a.astype(np.float32)
+
+
+def _tails(z: Floats) -> tuple[Floats, Floats]:
+    """Scales up and down, such that a quantile far out is as far out as a normal variable's."""
+    high, low = _quantiles(z, TAIL, 1 - TAIL)
+    return np.maximum(high / TAIL_Z, LEAST_SCALE), np.maximum(-low / TAIL_Z, LEAST_SCALE)
+
+
+def _quantiles(values: Floats, *shares: float) -> list[Floats]:
+    places = [round(share * (len(values) - 1)) for share in shares]
+    sorted_enough = np.partition(np.ascontiguousarray(values.T), places, axis=1)
+    return [sorted_enough[:, place] for place in places]
+
+
+def _fit_silence(fit: Arrays, out: Floats, panel: Panel) -> None:
+    """How surprising each minute of silence is: gaps fall off exponentially, at the rate of the third longest one."""
+    gap = signals.gaps(panel.counts)
+    ended = (panel.counts[HISTORY:] > 0) & (np.r_[np.zeros((1, gap.shape[1]), np.float32), gap[:-1]] >= 0)
+    number = ended.sum(0)
+    longest = np.partition(gap, -3, axis=0)[-3] + 1 if len(gap) >= 3 else np.full(gap.shape[1], HISTORY)
+    regular = (number >= REGULAR_GAPS) & (longest < HISTORY / 2) & (panel.kind != ERROR_SUM)
+    rate = np.where(regular, np.log(np.maximum(number, 3) / 3) / longest, 0)
+    fit["gap_rate"] = rate.astype(np.float32)
+    fit["gap_offset"] = np.where(regular, np.log(np.maximum(number, 1)), 0).astype(np.float32)
+    out[:, :, 7] = signals.maxima(gap * fit["gap_rate"] - fit["gap_offset"], panel.starts)
+
+
+def _fit_durations(fit: Arrays, out: Floats, panel: Panel) -> None:
+    lines, logs = panel.took_lines.astype(np.float64), panel.took_log
+    weight, seen = seasonal.bucket_sums(panel.took_lines, panel.minutes, panel.observed[:, 0])
+    summed, _ = seasonal.bucket_sums(panel.took_lines * logs, panel.minutes, panel.observed[:, 0])
+    mean = summed.sum((0, 1)) / np.maximum(weight.sum((0, 1)), 1)
+    base = (summed.sum(0) + TOOK_PRIOR_LINES * mean) / (weight.sum(0) + TOOK_PRIOR_LINES)
+    fit["took_base"] = base.astype(np.float32)
+    excess_base = np.log(seasonal.expected(fit["took_base"], panel.minutes))
+    shape = (len(TOOK_HORIZONS), lines.shape[1])
+    for name in ("took_v0", "took_v1", "took_up"):
+        fit[name] = np.ones(shape, np.float32)
+    for number, horizon in enumerate(TOOK_HORIZONS):
+        excess, n = signals.took_window(panel, excess_base, horizon)
+        v0, v1 = _took_spread(excess, n)
+        z = signals.took_z(excess, n, v0, v1)
+        up, _ = _tails(z)
+        fit["took_v0"][number], fit["took_v1"][number], fit["took_up"][number] = v0, v1, up
+        np.maximum(out[:, :, 9], signals.maxima(z / up, panel.took_starts), out=out[:, :, 9])
+
+
+def _took_spread(excess: Floats, lines: Floats) -> tuple[Floats, Floats]:
+    """``v0`` and ``v1`` of variance ``v0 + v1 / n`` of a mean over ``n`` lines."""
+    there = lines >= signals.LEAST_TOOK_LINES
+    squares = np.square(excess)
+    squares = np.minimum(squares, _quantiles(np.where(there, squares, 0), WINSOR)[0])
+    n = np.maximum(lines, 1).astype(np.float64)
+    s_n, s_1, s_i = (n * there).sum(0), there.sum(0), (there / n).sum(0)
+    r_n, r_1 = (squares * n * there).sum(0), (squares * there).sum(0)
+    det = np.maximum(s_n * s_i - s_1.astype(np.float64) ** 2, 1e-9)
+    v0 = np.clip((r_n * s_i - r_1 * s_1) / det, 0, None)
+    v0 = np.minimum(v0, r_n / np.maximum(s_n, 1))
+    v1 = np.maximum((r_n - v0 * s_n) / np.maximum(s_1, 1), 1e-3)
+    return np.maximum(v0, 1e-4).astype(np.float32), v1.astype(np.float32)
