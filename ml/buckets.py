@@ -7,6 +7,7 @@ by a sum of products that leaves the wildcards out: one look-up for all template
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ml.tokens import Kind
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 UNMATCHED = -1
+
+
+@lru_cache
+def _factors(length: int) -> np.ndarray[Any, Any]:
+    """A factor for each position: odd, so that no bit of a token's number is lost."""
+    import numpy as np
+
+    return np.random.Generator(np.random.PCG64(length)).integers(0, 1 << 63, length, np.uint64) * 2 + np.uint64(1)
 
 
 class Bucket:
@@ -29,9 +38,7 @@ class Bucket:
         self.wild = np.zeros((0, length), bool)
         self.kinds = np.zeros((0, length), np.uint8)
         self.words: list[tuple[str | None, ...]] = []
-        # Odd, so that no bit of a token's number is lost; the same for every bucket of this length.
-        odds = np.random.Generator(np.random.PCG64(length)).integers(0, 1 << 63, length, np.uint64)
-        self._factors = odds * np.uint64(2) + np.uint64(1)
+        self._factors = _factors(length)
 
     def add(
         self, number: int, numbers: np.ndarray[Any, Any], kinds: np.ndarray[Any, Any], words: tuple[str | None, ...]
@@ -40,10 +47,11 @@ class Bucket:
         import numpy as np
 
         wild = np.array([word is None for word in words], bool)
-        self.members = np.append(self.members, number)
-        self.numbers = np.vstack([self.numbers, numbers[None]])
-        self.wild = np.vstack([self.wild, wild[None]])
-        self.kinds = np.vstack([self.kinds, np.where(wild, Kind.WILDCARD, kinds).astype(np.uint8)[None]])
+        kinds = np.where(wild, np.uint8(Kind.WILDCARD), kinds)
+        self.members = np.concatenate([self.members, [number]])
+        self.numbers = np.concatenate([self.numbers, numbers[None]])
+        self.wild = np.concatenate([self.wild, wild[None]])
+        self.kinds = np.concatenate([self.kinds, kinds[None]])
         self.words.append(words)
 
     def remove(self, rows: Sequence[int]) -> None:

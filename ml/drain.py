@@ -154,17 +154,22 @@ class Drain:
         agree = (equal & telling).sum(1)
         factor = np.where(names_follow(words), NAMED, 1.0)
         differ = np.where(same, 0.0, self._weights[bucket.kinds, kinds] * factor).sum(1)
-        bits = np.ascontiguousarray(np.packbits(same, axis=1))
+        needed = np.maximum(2.0, self.evidence * differ / np.maximum(agree, LEAST_AGREEMENT))
+        # A group needs what the most different of it needs, and has at most all rows.
+        rows = np.flatnonzero(needed <= len(needed) + 1)
+        if not len(rows):
+            return rows, same[:0]
+        bits = np.ascontiguousarray(np.packbits(same[rows], axis=1))
         patterns, first, group_of, size = np.unique(
             bits.view(f"V{bits.shape[1]}").ravel(), return_index=True, return_inverse=True, return_counts=True
         )
         least = np.full(len(patterns), len(words))
         most = np.zeros(len(patterns))
-        np.minimum.at(least, group_of, agree)
-        np.maximum.at(most, group_of, differ)
+        np.minimum.at(least, group_of, agree[rows])
+        np.maximum.at(most, group_of, differ[rows])
         enough = size + 1 >= np.maximum(2.0, self.evidence * most / np.maximum(least, LEAST_AGREEMENT))
         if not enough.any():
-            return np.zeros(0, np.int64), same[:0]
+            return rows[:0], same[:0]
         able = np.flatnonzero(enough)
         best = able[np.lexsort((first[able], most[able], -least[able]))[0]]
-        return np.flatnonzero(group_of == best), same[first[best]]
+        return rows[group_of == best], same[rows[first[best]]]

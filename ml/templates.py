@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any
 
 from ml.drain import EVIDENCE
 from ml.masking import lightly_masked, masked, settled, without_escapes
-from ml.service_templates import SHAPE, Bounds, ServiceTemplates, Template
+from ml.service_templates import Bounds, ServiceTemplates, Template
 from ml.structured import candidates, shaped
+from ml.tokens import SHAPE, tokenized
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,13 +74,15 @@ class TemplateMiner:
     bounds: Bounds = field(default_factory=Bounds)
     tuning: Mapping[str, Tuning] = field(default_factory=dict)
     services: dict[str, ServiceTemplates] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=count)
+    _calls: int = 0
 
     def service(self, name: str) -> ServiceTemplates:
         """The templates of a service, none at first."""
         found = self.services.get(name)
         if found is None:
             evidence = self.tuning.get(name, Tuning()).evidence
-            found = self.services[name] = ServiceTemplates(self.bounds, evidence)
+            found = self.services[name] = ServiceTemplates(self.bounds, evidence, self._numbers.__next__)
         return found
 
     def mine(self, lines: pl.Series, service: str | pl.Series = "", *, minutes: float = 1.0) -> Mined:
@@ -89,34 +93,66 @@ class TemplateMiner:
         """
         import numpy as np
 
-        texts, code, tally = self._masked(lines, service)
-        names = [service] if isinstance(service, str) else service.unique(maintain_order=True).to_list()
-        of_text, text_code, number_of = _pairs(code, service, names)
-        index = np.full(len(code), -1, np.int64)
-        templates: list[tuple[str, Template]] = []
-        place = np.full(len(of_text), -1, np.int64)
-        hashes = texts.hash().to_numpy()[text_code]
-        learned = evicted = 0
-        # In one piece per service, each text where its first line is.
-        for at, name in enumerate(names):
-            rows = np.flatnonzero(of_text == at)
-            mine = self.service(name)
-            numbers = mine.numbers(
-                hashes[rows], lambda picked, rows=rows: texts.gather(text_code[rows[picked]]), minutes
-            )
-            learned, evicted = learned + mine.learned, evicted + mine.evicted
-            known, where = np.unique(numbers, return_inverse=True)
-            places = np.array([-1 if n < 0 else len(templates) + i for i, n in enumerate(known.tolist())], np.int64)
-            if len(known) and known[0] < 0:
-                places[1:] -= 1
-            templates += [(name, mine.templates[n]) for n in known.tolist() if n >= 0]
-            place[rows] = places[where]
-        index = place[number_of]
-        counted = np.bincount(index[index >= 0], minlength=len(templates))
-        tally = Tally(len(index), len(of_text), learned, int((index < 0).sum()), evicted, tally.cut)
-        return Mined(index, templates, counted, tally)
+        self._calls += 1
+        texts, code, cut = self._masked(lines, service)
+        names, of_line = ([service], None) if isinstance(service, str) else _named(service)
+        services = [self.service(name) for name in names]
+        evicted = sum(one.evicted for one in services)
+        of_pair, text_code, pair_of = _pairs(code, of_line, len(texts))
+        keys = texts.hash().to_numpy()[text_code].tolist()
+        caches = [one.cache for one in services]
+        numbers = np.array([caches[s].get(key, -1) for s, key in zip(of_pair.tolist(), keys, strict=True)], np.int64)
+        numbers = _living(numbers, of_pair, services)
+        learned = self._learn(numbers, of_pair, texts, text_code, keys, services, minutes)
+        if learned:
+            # What was known may have been swallowed meanwhile.
+            numbers = _living(numbers, of_pair, services)
+        known, first, where = np.unique(numbers, return_index=True, return_inverse=True)
+        overflow = int(len(known) > 0 and known[0] < 0)
+        index = (where - overflow)[pair_of]
+        owners = of_pair[first[overflow:]]
+        by_owner = np.argsort(owners, kind="stable")
+        for begin, end in pairwise([*np.flatnonzero(np.diff(owners[by_owner], prepend=-1)).tolist(), len(owners)]):
+            services[owners[by_owner[begin]]].touch(known[overflow:][by_owner[begin:end]].tolist(), self._calls)
+        templates = [
+            (names[s], services[s].templates[number])
+            for s, number in zip(owners.tolist(), known[overflow:].tolist(), strict=True)
+        ]
+        counts = np.bincount(index + 1, minlength=len(templates) + 1)
+        evicted = sum(one.evicted for one in services) - evicted
+        return Mined(index, templates, counts[1:], Tally(len(index), len(keys), learned, int(counts[0]), evicted, cut))
 
-    def _masked(self, lines: pl.Series, service: str | pl.Series) -> tuple[pl.Series, np.ndarray[Any, Any], Tally]:
+    def _learn(
+        self,
+        numbers: np.ndarray[Any, Any],
+        of_pair: np.ndarray[Any, Any],
+        texts: pl.Series,
+        text_code: np.ndarray[Any, Any],
+        keys: list[int],
+        services: list[ServiceTemplates],
+        minutes: float,
+    ) -> int:
+        """Fill in ``numbers`` where they are not known yet; answers how many texts were looked at one by one."""
+        import numpy as np
+
+        unseen = np.flatnonzero(numbers < 0)
+        if not len(unseen):
+            return 0
+        wanted, row = np.unique(text_code[unseen], return_inverse=True)
+        tokens = tokenized(texts.gather(wanted), self.bounds.tokens)
+        by_service = np.argsort(of_pair[unseen], kind="stable")
+        owners = of_pair[unseen][by_service]
+        learned = 0
+        for begin, end in pairwise([*np.flatnonzero(np.diff(owners, prepend=-1)).tolist(), len(owners)]):
+            at = by_service[begin:end]
+            pairs = unseen[at]
+            mine = services[owners[begin]]
+            mine.touch((), self._calls)
+            numbers[pairs], looked_at = mine.learn(tokens, row[at], [keys[pair] for pair in pairs.tolist()], minutes)
+            learned += looked_at
+        return learned
+
+    def _masked(self, lines: pl.Series, service: str | pl.Series) -> tuple[pl.Series, np.ndarray[Any, Any], int]:
         """Distinct texts, which of them each line has, and how many lines were cut."""
         import numpy as np
         import polars as pl
@@ -139,16 +175,14 @@ class TemplateMiner:
                 before += len(texts)
                 parts.append(texts)
         if not parts:
-            return pl.Series([], dtype=pl.String), code, Tally()
+            return pl.Series([], dtype=pl.String), code, 0
         # Numbered by where their first lines are, whichever part they came by.
         texts = pl.concat(parts)
-        first = np.full(len(texts), len(code))
-        np.minimum.at(first, code, np.arange(len(code)))
-        order = np.argsort(first)
+        order = np.argsort(_first_rows(code, len(texts)))
         texts, same = _distinct(texts.gather(order))
         place = np.empty(len(order), np.int64)
         place[order] = same
-        return texts, place[code], Tally(cut=cut)
+        return texts, place[code], cut
 
     def _by_masks(
         self, where: pl.Series, service: str | pl.Series
@@ -188,28 +222,55 @@ def _texts(lines: pl.Series, light: bool, masks: tuple[str, ...]) -> tuple[pl.Se
 def _distinct(texts: pl.Series) -> tuple[pl.Series, np.ndarray[Any, Any]]:
     """Texts by first appearance, and which of them each row has."""
     import numpy as np
-    import polars as pl
     import pyarrow as pa
 
     encoded: Any = texts.rechunk().to_arrow().cast(pa.large_string()).dictionary_encode()
-    return pl.Series(pl.from_arrow(encoded.dictionary)).cast(pl.String), encoded.indices.to_numpy().astype(np.int64)
+    code = encoded.indices.to_numpy().astype(np.int64)
+    return texts.gather(_first_rows(code, len(encoded.dictionary))), code
+
+
+def _first_rows(code: np.ndarray[Any, Any], codes: int) -> np.ndarray[Any, Any]:
+    """The first row of each code."""
+    import numpy as np
+
+    first = np.zeros(codes, np.int64)
+    # Of several values for one place the last that is written stays.
+    first[code[::-1]] = np.arange(len(code) - 1, -1, -1)
+    return first
+
+
+def _named(service: pl.Series) -> tuple[list[str], np.ndarray[Any, Any]]:
+    """Services by first appearance, and which of them each line is of."""
+    import polars as pl
+
+    names, code = _distinct(service.cast(pl.String).fill_null(""))
+    return names.to_list(), code
 
 
 def _pairs(
-    code: np.ndarray[Any, Any], service: str | pl.Series, names: list[str]
+    code: np.ndarray[Any, Any], of_line: np.ndarray[Any, Any] | None, texts: int
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Distinct (service, text) by first appearance: service and text of each, and which of them each line has."""
     import numpy as np
-    import polars as pl
 
-    if isinstance(service, str):
-        texts = int(code.max()) + 1 if len(code) else 0
+    if of_line is None:
         return np.zeros(texts, np.int64), np.arange(texts), code
-    place = pl.DataFrame({"s": names, "n": np.arange(len(names))})
-    of_line = service.to_frame("s").join(place, on="s", how="left", maintain_order="left")["n"].to_numpy()
-    texts = int(code.max()) + 1 if len(code) else 1
-    keys, first, inverse = np.unique(of_line * texts + code, return_index=True, return_inverse=True)
+    keys, first, inverse = np.unique(of_line * max(texts, 1) + code, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    return keys[order] // texts, keys[order] % texts, rank[inverse]
+    return keys[order] // max(texts, 1), keys[order] % max(texts, 1), rank[inverse]
+
+
+def _living(
+    numbers: np.ndarray[Any, Any], of_pair: np.ndarray[Any, Any], services: list[ServiceTemplates]
+) -> np.ndarray[Any, Any]:
+    """Numbers as they are now: templates are swallowed and forgotten."""
+    import numpy as np
+
+    known, first, where = np.unique(numbers, return_index=True, return_inverse=True)
+    now = [
+        services[s].living(number) if number >= 0 else -1
+        for s, number in zip(of_pair[first].tolist(), known.tolist(), strict=True)
+    ]
+    return np.array(now, np.int64)[where]

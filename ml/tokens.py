@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from ml.masking import VALUE
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 WILDCARD = "<*>"
+
+SHAPE = "\x02"
+"""Between a sentence and its keys; no masked text holds a control character."""
 
 
 class Kind(IntEnum):
@@ -37,12 +42,30 @@ NAMED_NEXT = frozenset(_NAMED_NEXT.split())
 """Words behind which a name follows more often than not."""
 
 
-class Tokens(NamedTuple):
-    """Texts cut at spaces. ``numbers`` (uint64) are equal for equal tokens; text i has ``ends[i-1]`` to ``ends[i]``."""
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Texts cut at spaces. ``numbers`` (uint64) are equal for equal tokens; text i begins at ``starts[i]``.
 
+    ``shape`` says which of ``shapes`` a text has: the keys of a structured line, "" for running text.
+    """
+
+    texts: pl.Series
     words: pl.Series
     numbers: np.ndarray[Any, Any]
-    ends: np.ndarray[Any, Any]
+    starts: np.ndarray[Any, Any]
+    lengths: np.ndarray[Any, Any]
+    shapes: list[str]
+    shape: np.ndarray[Any, Any]
+
+    def matrix(self, rows: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any]:
+        """Numbers of the tokens of some texts, all of this length."""
+        import numpy as np
+
+        return self.numbers[self.starts[rows][:, None] + np.arange(length)]
+
+    def words_of(self, row: int) -> list[str]:
+        """The tokens of one text."""
+        return self.words.slice(int(self.starts[row]), int(self.lengths[row])).to_list()
 
 
 def tokenized(texts: pl.Series, most: int) -> Tokens:
@@ -50,16 +73,30 @@ def tokenized(texts: pl.Series, most: int) -> Tokens:
     import numpy as np
     import polars as pl
 
-    lists = texts.str.split(" ").list.head(most)
-    empty = (texts == "").to_numpy()
+    shapes, shape = [""], np.zeros(len(texts), np.int64)
+    sentences = texts
+    if texts.str.contains(SHAPE, literal=True).any():
+        fields = texts.str.split_exact(SHAPE, 1).struct.unnest()
+        sentences, keys = fields["field_0"], fields["field_1"].fill_null("")
+        shapes = keys.unique(maintain_order=True).to_list()
+        place = {name: at for at, name in enumerate(shapes)}
+        shape = np.array([place[name] for name in keys.to_list()], np.int64)
+    lists = sentences.str.split(" ").list.head(most)
+    empty = (sentences == "").to_numpy()
     lengths = lists.list.len().to_numpy().astype(np.int64)
     words = lists.explode()
     if empty.any():
         words = words.filter(pl.Series(~np.repeat(empty, lengths)))
         lengths[empty] = 0
-    return Tokens(words, words.hash().to_numpy(), np.cumsum(lengths))
+    return Tokens(texts, words, numbers_of(words), np.cumsum(lengths) - lengths, lengths, shapes, shape)
 
 
+def numbers_of(words: pl.Series) -> np.ndarray[Any, Any]:
+    """A number for each token (uint64), the same within this process."""
+    return words.hash().to_numpy()
+
+
+@lru_cache(maxsize=1 << 14)
 def kind_of(token: str) -> Kind:
     """By the token's looks alone."""
     if token == VALUE:
