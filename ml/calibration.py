@@ -35,10 +35,11 @@ OWN_DAYS = 14.0
 """Days that what all services of a shard have in common counts for, beside a service's own days."""
 
 
-def fit_tail(values: NDArray[np.floating]) -> Floats:
+def fit_tail(values: NDArray[np.floating], prior: float = 0.0, prior_minutes: int = 0) -> Floats:
     """Values [len(SHARES)] whose exceedance has the probabilities ``SHARES``, from one signal's calibration minutes.
 
-    Strictly rising. Where most minutes have the same value (no error for days) any higher one is in the tail.
+    Strictly rising. Where most minutes have the same value (no error for days) any higher one is in the tail, whose
+    probability is then drawn towards ``prior`` as if that had been seen for ``prior_minutes``.
     """
     ordered = np.sort(values.astype(np.float64))
     n = len(ordered)
@@ -46,7 +47,7 @@ def fit_tail(values: NDArray[np.floating]) -> Floats:
         return np.linspace(1, 15, len(SHARES)).astype(np.float32)
     border = ordered[min(n - 1, int((1 - TAIL_SHARE) * n))]
     excess = ordered[np.searchsorted(ordered, border, side="right") :] - border
-    mass = (len(excess) + 1) / (n + 1)
+    mass = (len(excess) + 1 + prior * prior_minutes) / (n + 1 + prior_minutes)
     shape, scale = _pareto(excess)
     knots = np.empty(len(SHARES))
     for number, share in enumerate(SHARES):

@@ -28,7 +28,13 @@ CANDIDATE = 1.7
 """Decades that some signal has to reach before the forest is asked: it is the one vote that costs time."""
 SETTLED_DIGITS = 1.5
 """Decades that all but errors have to be rarer by while a service settles after a deploy or a restart."""
-ERROR_VOTES = (CHANNELS.index("errors_up"), CHANNELS.index("new_errors"))
+STARTING_MINUTES = 10
+"""A service that starts was silent for a moment, and windows of ten minutes remember it; only errors count."""
+NEW_ERRORS = CHANNELS.index("new_errors")
+ERROR_VOTES = (CHANNELS.index("errors_up"), NEW_ERRORS)
+NEW_ERROR_PRIOR = 14 * 1440
+"""Minutes that the shard's rate of new errors counts for beside a service's own."""
+FOLDS = 4
 LEAST_MINUTES = 2 * 1440
 """Calibration minutes below which a service is still learning: only new errors count then."""
 LEAST_LINES_A_DAY = 50.0
@@ -47,10 +53,10 @@ class ServiceFit:
     params: fitting.Arrays
     tails: Floats
     digits: Floats
-    settles: NDArray[np.bool_]
+    settles: NDArray[np.int32]
+    new_errors: Floats
     days: float
     lines_a_day: float
-    start: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,7 @@ class Scores:
     minutes: NDArray[np.int64]
     digits: Floats
     weight: Floats
-    settles: NDArray[np.bool_]
+    settles: NDArray[np.int32]
     notices: tuple[tuple[Notice, ...], ...]
 
 
@@ -124,11 +130,11 @@ def fit_service(frame: Frame, vocabulary: Vocabulary) -> ServiceFit:
         vocabulary,
         params,
         tails,
-        calibration.digits(values, tails[None])[:, 0].astype(np.float16),
+        _digits_by_other_days(values[:, 0], known, panel.minutes[HISTORY:]).astype(np.float16),
         settles[HISTORY:],
+        values[:, 0, NEW_ERRORS].astype(np.float16),
         days,
         float(frame.counts.sum()) / max(days, 1e-3),
-        frame.start,
     )
 
 
@@ -139,9 +145,16 @@ def join(fits: Sequence[ServiceFit], *, with_forest: bool = True, seed: int = 0)
     tails = np.zeros((len(fits), len(VOTES), len(calibration.SHARES)), np.float32)
     tails[:, FOREST] = calibration.fit_tail(np.zeros(0))
     episodes = []
+    # New errors are too rare for a service to know their rate by itself.
+    common = np.concatenate([fit.new_errors for fit in fits])
+    share = float((common > 0).mean()) if len(common) else 0.0
     for number, fit in enumerate(fits):
         tails[number, :FOREST] = fit.tails
+        tails[number, NEW_ERRORS] = calibration.fit_tail(fit.new_errors, share, NEW_ERROR_PRIOR)
         digits = fit.digits[:, None].astype(np.float32)
+        digits[:, :, NEW_ERRORS] = calibration.digits(
+            fit.new_errors.astype(np.float32)[:, None, None], tails[number : number + 1, NEW_ERRORS : NEW_ERRORS + 1]
+        )[:, :, 0]
         votes = np.zeros(len(digits))
         if forest is not None:
             votes = _forest_values(forest, digits)[:, 0]
@@ -182,7 +195,7 @@ def score(shard: Shard, frames: Sequence[Frame]) -> Scores:
     digits = vote_digits(shard.params, shard.tails[:, :FOREST], frames)
     votes = np.zeros(digits.shape[:2]) if shard.forest is None else _forest_values(shard.forest, digits)
     digits = _with_forest(digits, votes, shard.tails[:, FOREST])
-    digits[:, shard.learning] *= np.isin(np.arange(len(VOTES)), ERROR_VOTES[1:])
+    digits[:, shard.learning] *= np.isin(np.arange(len(VOTES)), NEW_ERRORS)
     for number, frame in enumerate(frames):
         digits[~frame.observed[HISTORY:], number] = 0
     parts = [settling(frame.fresh_kinds, frame.fresh_infos) for frame in frames]
@@ -232,19 +245,30 @@ def evidence_by_vote(scores: Scores, service: int, row: int) -> Floats:
     """Decades of each vote in a row or the two before it, a settling service's allowance taken off."""
     rows = slice(max(0, row - 2), row + 1)
     digits = scores.digits[rows, service].copy()
-    digits[scores.settles[rows, service]] -= _allowance()
-    return digits.max(0)
+    return (digits - _allowance(scores.settles[rows, service])).max(0)
 
 
-def _evidence(digits: Floats, settles: NDArray[np.bool_]) -> Floats:
+def _digits_by_other_days(values: Floats, known: NDArray[np.bool_], minutes: NDArray[np.int64]) -> Floats:
+    """Decades of calibration minutes [T', C] by the tails of other days: a tail that was fitted to a minute excuses it."""
+    fold = minutes // 1440 % FOLDS
+    out = np.zeros(values.shape, np.float32)
+    for number in np.unique(fold):
+        others = known & (fold != number) if (fold != number).any() else known
+        tails = np.stack([calibration.fit_tail(values[others, channel]) for channel in range(values.shape[1])])
+        rows = fold == number
+        out[rows] = calibration.digits(values[rows][:, None], tails[None])[:, 0]
+    return out
+
+
+def _evidence(digits: Floats, settles: NDArray[np.int32]) -> Floats:
     """The rarest vote of each minute [T, S]."""
-    if not settles.any():
-        return digits.max(2)
-    return (digits - settles[:, :, None] * _allowance()).max(2)
+    return (digits - _allowance(settles)).max(2) if settles.any() else digits.max(2)
 
 
-def _allowance() -> Floats:
-    return np.where(np.isin(np.arange(len(VOTES)), ERROR_VOTES), 0, SETTLED_DIGITS).astype(np.float32)
+def _allowance(settles: NDArray[np.int32]) -> Floats:
+    """Decades to take off each vote in the n-th minute of settling, n [..] from 1, nought for a settled service."""
+    less = np.where(settles == 0, 0, np.where(settles <= STARTING_MINUTES, calibration.MOST_DIGITS, SETTLED_DIGITS))
+    return (less[..., None] * ~np.isin(np.arange(len(VOTES)), ERROR_VOTES)).astype(np.float32)
 
 
 def _forest_values(forest: Forest, digits: Floats) -> Floats:

@@ -22,7 +22,7 @@ LEARNING_MINUTES = 1440
 """Without an earlier history, what appears in the first day is known."""
 DEPLOY_KINDS = 3
 DEPLOY_MINUTES = 10
-SETTLING_MINUTES = 15
+SETTLING_MINUTES = 20
 WORN = 0.2
 """Population stability index above which a day's p-values are no longer those of the calibration; the customary border
 between a moderate and a major shift is 0.25, a moderate one begins at 0.1."""
@@ -87,8 +87,8 @@ def freshness(
     return fresh, Sightings({name: appeared[name] for name in kept}, kept)
 
 
-def settling(fresh_kinds: NDArray[np.float32], fresh_infos: NDArray[np.float32]) -> tuple[NDArray[np.bool_], list[Notice]]:
-    """Rows in which a service settles after a deploy or a restart, and one notice each.
+def settling(fresh_kinds: NDArray[np.float32], fresh_infos: NDArray[np.float32]) -> tuple[NDArray[np.int32], list[Notice]]:
+    """How many minutes a service has been settling after a deploy or a restart [T], 0 where it is not, and a notice of each.
 
     ``fresh_kinds`` and ``fresh_infos`` [T]: distinct fresh templates and fresh info lines of each minute. A template counts
     in the minute of its first line and for as long as it is fresh, so the most of any minute is what matters.
@@ -100,14 +100,14 @@ def settling(fresh_kinds: NDArray[np.float32], fresh_infos: NDArray[np.float32])
         recent[back:] = np.maximum(recent[back:], kinds[:-back])
     busy = recent >= DEPLOY_KINDS
     begins = np.flatnonzero(busy & ~np.r_[False, busy[:-1]])
-    settles = np.zeros(rows, np.bool_)
+    settles = np.zeros(rows, np.int32)
     notices = []
     last = -1
     for row in begins:
         if last >= 0 and row - last < FRESH_MINUTES:
             continue
         end = min(rows, int(row) + SETTLING_MINUTES)
-        settles[row:end] = True
+        settles[row:end] = np.arange(1, end - row + 1)
         notices.append(Notice(int(row), end - 1, "change", int(recent[row:end].max())))
         last = int(row)
     return settles, notices

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ml import seasonal, signals
 from ml.panel import ERROR_SUM, Floats, Panel
-from ml.signals import CHANNELS, HISTORY, LAGS, SUSTAINED, TOOK_HORIZONS, Traffic
+from ml.signals import CHANNELS, HISTORY, HORIZONS, LAGS, SUSTAINED, TOOK_HORIZONS, Traffic
 
 TAIL = 0.998
 """The quantile that a statistic is scaled by: forty minutes in 14 days are beyond it."""
@@ -19,9 +19,15 @@ TAIL_Z = 2.878
 """The same quantile of a normal distribution."""
 LEAST_SCALE = 0.7
 WINSOR = 0.995
+LEAST_LINES = 50
+"""A template with fewer lines has no tail of its own: that it appears is for ``new_errors`` and for notices to say."""
 FOLLOW_WINDOW = 10
 REGULAR_GAPS = 50
 """A template that came back less often than this has no known rhythm."""
+SOFT = 0.5
+"""Times the variance over the mean."""
+CLUMPED = 20.0
+"""Lines a minute from which on no template counts as sparse."""
 TOOK_PRIOR_LINES = 200.0
 
 Arrays = dict[str, NDArray]
@@ -42,7 +48,7 @@ def fit_panel(panel: Panel) -> tuple[Arrays, Floats]:
         "follows": follows,
     }
     out = np.zeros((len(panel.minutes) - HISTORY, 1, len(CHANNELS)), np.float32)
-    out[:, :, 4] = np.log1p(seasonal.rolling_sum(panel.fresh, 3)[HISTORY:])
+    out[:, :, 4] = signals.new_errors(panel)
     _fit_windows(fit, out, panel, rates, flow, follows)
     _fit_silence(fit, out, panel)
     _fit_durations(fit, out, panel)
@@ -81,30 +87,47 @@ def _fit_windows(
         fit[name] = np.ones(shape, np.float32)
     for name in ("phi", "a", "up", "down"):
         fit[name] = np.ones(kinds, np.float32)
+    fit["soft"], fit["soft_share"] = _softness(panel)
+    counts = signals.softened(panel.counts, fit["soft"])
+    soft_rates = rates * fit["soft_share"]
+    rare = panel.counts.sum(0) < LEAST_LINES
     for number, horizon in enumerate(LAGS):
         fit["level"][number] = _foretell(flow, horizon)
         ahead = signals.level(flow, fit["level"][number], horizon)
-        observed, wanted = signals.total_window(flow, ahead, horizon if horizon != SUSTAINED else 2)
+        if number >= len(HORIZONS):
+            low = signals.sustained(flow, ahead, *SUSTAINED[number - len(HORIZONS)])
+            middle, high = _quantiles(low, 0.5, 0.99)
+            fit["total_phi"][number], fit["total_a"][number] = middle, np.maximum(high - middle, 0.01)
+            np.maximum(out[:, :, 2], (low - middle) / fit["total_a"][number], out=out[:, :, 2])
+            continue
+        observed, wanted = signals.total_window(flow, ahead, horizon)
         phi, a = _spread(observed, wanted)
         fit["total_phi"][number], fit["total_a"][number] = phi, a
-        if horizon == SUSTAINED:
-            out[:, :, 2] = signals.sustained(flow, ahead, phi, a)
-            continue
         z = signals.root_z(observed, wanted, phi, a)
         up, down = _tails(z)
         fit["total_up"][number], fit["total_down"][number] = up, down
         np.maximum(out[:, :, 0], z / up, out=out[:, :, 0])
         np.maximum(out[:, :, 1], -z / down, out=out[:, :, 1])
-        observed, wanted = signals.template_expected(panel, rates, flow, ahead, follows, horizon, phi, a)
+        observed, wanted = signals.template_expected(panel, counts, soft_rates, flow, ahead, follows, horizon, phi, a)
         fit["phi"][number], fit["a"][number] = _spread(observed, wanted)
         z = signals.root_z(observed, wanted, fit["phi"][number], fit["a"][number])
-        fit["up"][number], fit["down"][number] = _tails(z)
+        up, down = _tails(z)
+        fit["up"][number], fit["down"][number] = np.where(rare, np.inf, up), down
         signals.add_template_channels(out, panel, z, fit["up"][number], fit["down"][number])
         if horizon > 1:
             squares = signals.mix(panel, z, wanted)
             fit["mix_mean"][number], fit["mix_sd"][number] = squares.mean(0), np.maximum(squares.std(0), 1)
             spread = (squares - fit["mix_mean"][number]) / fit["mix_sd"][number]
             np.maximum(out[:, :, 8], spread, out=out[:, :, 8])
+
+
+def _softness(panel: Panel) -> tuple[Floats, Floats]:
+    """From how many lines a minute on clumps are pressed together, infinite for steady templates, and what is left of lines."""
+    mean = panel.counts.mean(0, dtype=np.float64)
+    spread = panel.counts.var(0, dtype=np.float64) / np.maximum(mean, 1e-9)
+    soft = np.where((mean < spread) & (mean < CLUMPED) & (spread > 1.5), np.maximum(SOFT * spread, 1), np.inf).astype(np.float32)
+    share = signals.softened(panel.counts, soft).mean(0, dtype=np.float64) / np.maximum(mean, 1e-9)
+    return soft, share.astype(np.float32)
 
 
 def _foretell(flow: Traffic, lag: int) -> Floats:

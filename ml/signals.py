@@ -20,11 +20,14 @@ from ml.seasonal import expected, rolling_sum
 
 HORIZONS = (1, 2, 5, 10)
 """Minutes of a window: short ones for strong changes, long ones for weak ones."""
-SUSTAINED = 7
-"""Minutes that all have to be high for ``sustained_up``: a burst that is usually over after five is not."""
-LAGS = (*HORIZONS, SUSTAINED)
-LEVEL_WINDOWS = (2, 10, 60)
+SUSTAINED = ((8, 3), (12, 6))
+"""``sustained_up`` looks at the lowest 3 of 8 minutes, and at the lowest 6 of 12: a burst of five minutes is not in them."""
+LAGS = (*HORIZONS, *(span for span, _ in SUSTAINED))
+SHORT, LONG = 2, 10
+"""Minutes of the windows that the level is foretold from, beside the hour."""
+UNKNOWN_WINDOW = 5
 TOOK_HORIZONS = (1, 5)
+NEW_ERROR_MINUTES = 5
 HISTORY = 75
 """Minutes before the first one that can be scored."""
 LEVEL_LINES = 5.0
@@ -57,22 +60,13 @@ Params = Mapping[str, NDArray[np.generic]]
 class Traffic:
     """Totals of the templates that follow the traffic [T, S], what was expected of them, and what the past foretells.
 
-    ``total`` has the lines of unknown templates too. ``past`` [T, S, 4] are the regressors of ``level``.
+    ``unknown`` are lines of templates that the model has never seen. ``past`` [T, S, 4] are the regressors of ``level``.
     """
 
-    total: Floats
     followers: Floats
+    unknown: Floats
     expected: Floats
     past: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class TemplateWindow:
-    """Windows of one length that end at each scored minute, [T', K]: observed, expected at the present level, z."""
-
-    observed: Floats
-    expected: Floats
-    z: Floats
 
 
 def expected_counts(fit: Params, panel: Panel) -> Floats:
@@ -103,9 +97,11 @@ def traffic(panel: Panel, rates: Floats, follows: NDArray[np.bool_]) -> Traffic:
     counted = follows & (panel.kind != ERROR_SUM)
     followers = sums(panel.counts * counted, panel.starts)
     wanted = sums(rates * counted, panel.starts)
-    past = [np.ones_like(followers)]
-    past += [log_ratio(rolling_sum(followers, w), rolling_sum(wanted, w)) for w in LEVEL_WINDOWS]
-    return Traffic(followers + panel.unknown, followers, wanted, np.stack(past, axis=2))
+    short, long = (log_ratio(rolling_sum(followers, w), rolling_sum(wanted, w)) for w in (SHORT, LONG))
+    # The median of six stretches is what the hour was like, whatever happened in a quarter of it.
+    stretches = [np.concatenate([long[:1].repeat(back, 0), long[: len(long) - back]]) for back in range(0, 6 * LONG, LONG)]
+    past = np.stack([np.ones_like(short), short, long, np.median(np.stack(stretches), axis=0)], axis=2)
+    return Traffic(followers, panel.unknown, wanted, past.astype(np.float32))
 
 
 def log_ratio(observed: Floats, wanted: Floats) -> Floats:
@@ -122,8 +118,17 @@ def level(flow: Traffic, coefficients: Floats, lag: int) -> Floats:
 
 def total_window(flow: Traffic, ahead: Floats, horizon: int) -> tuple[Floats, Floats]:
     """Observed and expected lines [T', S] of the windows that end at each scored minute."""
+    observed = rolling_sum(flow.followers, horizon)[HISTORY:]
     wanted = rolling_sum(flow.expected, horizon)[HISTORY:] * ahead
-    return rolling_sum(flow.total, horizon)[HISTORY:], wanted
+    if not flow.unknown.any():
+        return observed, wanted
+    return observed + rolling_sum(flow.unknown, horizon)[HISTORY:], wanted + horizon * _unknown_before(flow, horizon)
+
+
+def _unknown_before(flow: Traffic, lag: int) -> Floats:
+    """Lines a minute of unknown templates just before a window: after a deploy they are there to stay."""
+    before = rolling_sum(flow.unknown, UNKNOWN_WINDOW) / UNKNOWN_WINDOW
+    return before[HISTORY - lag : len(before) - lag]
 
 
 def root_z(observed: Floats, wanted: Floats, phi: NDArray, a: NDArray) -> Floats:
@@ -135,14 +140,14 @@ def root_z(observed: Floats, wanted: Floats, phi: NDArray, a: NDArray) -> Floats
 
 
 def template_expected(
-    panel: Panel, rates: Floats, flow: Traffic, ahead: Floats, follows: NDArray[np.bool_], horizon: int, phi: NDArray, a: NDArray
+    panel: Panel, counts: Floats, rates: Floats, flow: Traffic, ahead: Floats, follows: NDArray[np.bool_], horizon: int, phi: NDArray, a: NDArray
 ) -> tuple[Floats, Floats]:
     """Observed and expected lines [T', K] at the level that the other templates have in the same window.
 
     The level is the posterior mean of a gamma prior (foretold level ``ahead``, relative variance ``a``) and over-dispersed
-    counts (``phi``), both [S].
+    counts (``phi``), both [S]. ``counts`` and ``rates`` are of softened lines.
     """
-    observed = rolling_sum(panel.counts, horizon)[HISTORY:]
+    observed = rolling_sum(counts, horizon)[HISTORY:]
     wanted = rolling_sum(rates, horizon)[HISTORY:]
     weight = 1 / np.maximum(a, 1e-3)
     lines = rolling_sum(flow.followers, horizon)[HISTORY:] / phi + ahead * weight
@@ -152,6 +157,11 @@ def template_expected(
     np.copyto(ratio, 1, where=~follows)
     ratio *= wanted
     return observed, ratio.astype(np.float32, copy=False)
+
+
+def new_errors(panel: Panel) -> Floats:
+    """Logarithm of the error lines of fresh templates in the last five minutes [T', S]."""
+    return np.log1p(rolling_sum(panel.fresh, NEW_ERROR_MINUTES)[HISTORY:])
 
 
 def gaps(counts: Floats) -> Floats:
@@ -173,16 +183,26 @@ def took_z(excess: Floats, lines: Floats, v0: NDArray, v1: NDArray) -> Floats:
     return np.where(lines >= LEAST_TOOK_LINES, excess / np.sqrt(v0 + v1 / np.maximum(lines, 1)), 0).astype(np.float32)
 
 
-def sustained(flow: Traffic, ahead: Floats, phi: NDArray, a: NDArray) -> Floats:
-    """The least z of all windows of two minutes within the last ``SUSTAINED`` minutes, against the level before them."""
-    pairs, season = rolling_sum(flow.total, 2), rolling_sum(flow.expected, 2)
-    least = None
-    for back in range(SUSTAINED - 1):
-        rows = slice(HISTORY - back, len(pairs) - back)
-        z = root_z(pairs[rows], season[rows] * ahead, phi, a)
-        least = z if least is None else np.minimum(least, z)
-    assert least is not None
-    return least
+def sustained(flow: Traffic, ahead: Floats, span: int, lowest: int) -> Floats:
+    """Mean difference of square roots [T', S] over the ``lowest`` of the last ``span`` minutes, held against the level before."""
+    seen = np.sqrt(flow.followers + flow.unknown + np.float32(ROOT_SHIFT))
+    extra, end = _unknown_before(flow, span) + np.float32(ROOT_SHIFT), len(seen)
+    rows = [slice(HISTORY - back, end - back) for back in range(span)]
+    minutes = np.stack([seen[part] - np.sqrt(flow.expected[part] * ahead + extra) for part in rows])
+    return np.partition(minutes, lowest - 1, axis=0)[:lowest].mean(0)
+
+
+def softened(counts: Floats, soft: NDArray) -> Floats:
+    """Counts with clumps pressed together: ``s log(1 + y / s)`` for templates of finite ``s`` [K].
+
+    Of a template that comes in clumps many minutes with a few lines say more than one with many.
+    """
+    sparse = np.flatnonzero(np.isfinite(soft))
+    if len(sparse) == 0:
+        return counts
+    out = counts.copy()
+    out[:, sparse] = soft[sparse] * np.log1p(out[:, sparse] / soft[sparse])
+    return out
 
 
 def channels(fit: Params, panel: Panel) -> Floats:
@@ -190,19 +210,22 @@ def channels(fit: Params, panel: Panel) -> Floats:
     rates = expected_counts(fit, panel)
     follows = fit["follows"].astype(np.bool_)
     flow = traffic(panel, rates, follows)
+    counts = softened(panel.counts, fit["soft"])
+    soft_rates = rates * fit["soft_share"]
     out = np.zeros((len(panel.minutes) - HISTORY, panel.services, len(CHANNELS)), np.float32)
-    out[:, :, 4] = np.log1p(rolling_sum(panel.fresh, 3)[HISTORY:])
+    out[:, :, 4] = new_errors(panel)
     out[:, :, 7] = maxima(gaps(panel.counts) * fit["gap_rate"] - fit["gap_offset"], panel.starts)
     for number, horizon in enumerate(LAGS):
         ahead = level(flow, fit["level"][number], horizon)
         phi, a = fit["total_phi"][number], fit["total_a"][number]
-        if horizon == SUSTAINED:
-            out[:, :, 2] = sustained(flow, ahead, phi, a)
+        if number >= len(HORIZONS):
+            low = sustained(flow, ahead, *SUSTAINED[number - len(HORIZONS)])
+            np.maximum(out[:, :, 2], (low - phi) / a, out=out[:, :, 2])
             continue
         z = root_z(*total_window(flow, ahead, horizon), phi, a)
         np.maximum(out[:, :, 0], z / fit["total_up"][number], out=out[:, :, 0])
         np.maximum(out[:, :, 1], -z / fit["total_down"][number], out=out[:, :, 1])
-        observed, wanted = template_expected(panel, rates, flow, ahead, follows, horizon, phi, a)
+        observed, wanted = template_expected(panel, counts, soft_rates, flow, ahead, follows, horizon, phi, a)
         z = root_z(observed, wanted, fit["phi"][number], fit["a"][number])
         add_template_channels(out, panel, z, fit["up"][number], fit["down"][number])
         if horizon > 1:
