@@ -76,6 +76,16 @@ class ServiceSpec:
     ar_sd: float
 
 
+def template_id(number: int) -> str:
+    """The id that a service's template has in its tally."""
+    return f"t{number:03d}"
+
+
+def template_number(name: str) -> int:
+    """The number of a template id."""
+    return int(name[1:])
+
+
 def make_service(number: int, rate: float, chance: np.random.Generator) -> ServiceSpec:
     """A service of about ``rate`` lines a minute."""
     words = _Words(chance)

@@ -11,14 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml.evaluation.days import ServiceDays
+from ml.evaluation.services import template_id
 
 if TYPE_CHECKING:
     import polars as pl
-
-
-def template_id(number: int) -> str:
-    """The id of a service's template in its tally."""
-    return f"t{number:03d}"
 
 
 def tally_of(days: ServiceDays, chance: np.random.Generator) -> pl.DataFrame:
