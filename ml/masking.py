@@ -24,6 +24,8 @@ _EDGE = r"(?-u:\b)"
 _DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _UNIT = "(?:[KMGTkmgt]i?[Bb]|B|[Bb]ytes?|ns|us|µs|ms|s|secs?|seconds?|mins?|minutes?|hours?|days?)"
+_NUMBER = r"(?:0|[1-9][0-9]{0,6})(?:\.[0-9]+)?"
+_PART = rf"(?:\.?[{_WORD}:/@+-])"
 
 BRANCHES = {
     "referrer and agent of an access log": r'"[^"]*" "[^"]*"$',
@@ -32,10 +34,11 @@ BRANCHES = {
     rf"|{_EDGE}{_DAY},? [0-9]+ {_MONTH} [0-9: ]+",
     "URL, path, address": rf"[A-Za-z][{_WORD}+.-]*://[^\s,;\"')\]]+|(?:/[{_WORD}.+%~@:-]+){{2,}}/?(?:\?[^\s\"]*)?"
     rf"|[{_WORD}.+-]+@[{_WORD}-]+\.[{_WORD}.-]+",
-    "list of numbers": rf"{_EDGE}[0-9]+(?:\.[0-9]+)?(?:[ ,;#]+[+-]?[0-9]+(?:\.[0-9]+)?){{2,}}{_EDGE}",
+    "list of numbers": rf"{_EDGE}{_NUMBER}(?:[ ,;#]+[+-]?{_NUMBER}){{2,}}{_EDGE}",
     # The unit changes with the size ("512 B", "1.2 KB"), and some write both.
     "quantity": rf"<?[+-]?{_EDGE}[0-9][0-9.,]*[ ]?{_UNIT}{_EDGE}(?: \([0-9.,]+ ?{_UNIT}\))?",
-    "token with a digit": rf"[{_WORD}.:/@+-]*[0-9][{_WORD}.:/@+-]*(?:\?[{_WORD}][^\s\"]*)?",
+    # A dot only before something else: dots in a row fill a column, the last one ends a sentence.
+    "token with a digit": rf"{_PART}*\.?[0-9]{_PART}*(?:\?[{_WORD}][^\s\"]*)?",
     "literal": rf"{_EDGE}(?:true|false|null|nil|None|True|False|NaN|undefined){_EDGE}",
     "list of names": rf"\[[{_WORD}.-]+(?:, ?[{_WORD}.-]+)+\]",
 }
@@ -43,7 +46,8 @@ BRANCHES = {
 MASK = "|".join(BRANCHES.values())
 
 _ASSIGNED = r"=[A-Za-z_][^\s,;()\[\]{}\"'=]*"
-_RUN = rf"{VALUE}(?:[,;#|/:] ?{VALUE})+"
+_RUN = rf"{VALUE}(?:[,;#|/:] ?{VALUE})+|{VALUE}(?: {VALUE}){{7,}}"
+"""Values with something between them, or eight in a row: a list, however many it has. Fewer are columns."""
 
 _LIGHT = rf"[{_WORD}]*[0-9][{_WORD}.:/@+-]*"
 """For lines with structure: it leaves quotes, braces and equals signs where they are."""

@@ -36,7 +36,7 @@ class Kind(IntEnum):
 PUNCTUATED = re.compile(r"[./\\@_$:{}<>-]")
 _NAMED_NEXT = """
 user username login account host hostname database table relation queue topic pod namespace image volume interface
-container node server device group domain file class named name
+container node server device group domain file class named name for from
 """
 NAMED_NEXT = frozenset(_NAMED_NEXT.split())
 """Words behind which a name follows more often than not."""
