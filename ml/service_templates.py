@@ -73,13 +73,18 @@ class ServiceTemplates:
             template_id = self.merged_into[template_id]
         return template_id
 
-    def restore(self, templates: Sequence[Template], merged_into: Mapping[str, str]) -> None:
-        """Take over what was stored, oldest first."""
+    def restore(
+        self, templates: Sequence[Template], merged_into: Mapping[str, str], last_seen: Sequence[int] = ()
+    ) -> None:
+        """Take over what was stored, oldest first; those with the least ``last_seen`` are forgotten first."""
         import numpy as np
         import polars as pl
 
-        for template in templates:
+        order = sorted(range(len(templates)), key=lambda at: last_seen[at] if last_seen else at)
+        rank = {at: place - len(order) for place, at in enumerate(order)}
+        for at, template in enumerate(templates):
             number = self._number(template)
+            self._used[number] = rank[at]
             words = ["" if token is None else token for token in template.tokens]
             kinds = np.array([kind_of(word) for word in words], np.uint8)
             bucket = self._drain.bucket(template.shape, len(words))

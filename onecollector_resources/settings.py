@@ -257,6 +257,42 @@ class ArchiveSettings(_Section):
     start_date: str = Field(default="2026-01-01", description="First day of the asset archive's partitions, UTC.")
 
 
+class ServiceTuning(_Section):
+    masks: tuple[str, ...] = Field(
+        default=(), description="Regular expressions (RE2) of what is a value in this service's lines; they come first."
+    )
+    evidence: float = Field(
+        default=35.0,
+        gt=0,
+        description="How many texts it takes until they are one template, as a factor: less joins sooner, more keeps apart.",
+    )
+
+    @field_validator("masks")
+    @classmethod
+    def _compile(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for mask in value:
+            try:
+                if re.compile(mask).match(""):
+                    raise ValueError(f"{mask!r} matches nothing at all, and so everywhere")
+            except re.error as error:
+                raise ValueError(f"{mask!r} is not a regular expression: {error}") from error
+        return value
+
+
+class ModelSettings(_Section):
+    url: str | None = Field(
+        default=None,
+        description="Where templates and models are kept: `file:///folder` or `s3://bucket/prefix`; empty: `models` under the state folder.",
+    )
+    s3: S3Settings | None = Field(
+        default=None, description="How the bucket of `url` is reached; empty: as `export.s3`, else as `loki.s3`."
+    )
+    start_date: str = Field(default="2026-01-01", description="First day of the asset log_templates' partitions, UTC.")
+    services: dict[str, ServiceTuning] = Field(
+        default_factory=dict, description="Services whose lines need masks or a threshold of their own, by name."
+    )
+
+
 class RetentionSettings(_Section):
     policies_dir: Path | None = Field(
         default=None,
@@ -302,6 +338,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = Field(default_factory=RegistrySettings, description="Registry.")
     dagster: DagsterSettings = Field(default_factory=DagsterSettings, description="Dagster.")
     export: ExportSettings = Field(default_factory=ExportSettings, description="Exports to Parquet.")
+    models: ModelSettings = Field(default_factory=ModelSettings, description="Templates and models.")
     archive: ArchiveSettings = Field(default_factory=ArchiveSettings, description="Archive of closed days.")
     retention: RetentionSettings = Field(default_factory=RetentionSettings, description="How long lines are kept.")
     rules: RuleSettings = Field(default_factory=RuleSettings, description="Default alert rules.")

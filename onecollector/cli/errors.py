@@ -9,6 +9,7 @@ def KNOWN() -> tuple[type[Exception], ...]:
     """Errors that have a message for people. Imported late: most commands never need them."""
     import httpx
 
+    from ml.template_store import TemplateStoreError
     from onecollector.local.engine import EngineFailed, EngineUnreachable
     from onecollector.local.ports import PortTaken
     from onecollector.local.stack import UpFailed
@@ -55,6 +56,7 @@ def KNOWN() -> tuple[type[Exception], ...]:
         RestoreFailed,
         ScratchMissing,
         LokiLifecycleError,
+        TemplateStoreError,
         httpx.HTTPError,
     )
 
