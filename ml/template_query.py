@@ -16,21 +16,38 @@ GAP = "<_>"
 WORDS = 4
 """Line filters that a query has at most."""
 
+_GAPS = re.compile(f"(?:{re.escape(VALUE)}|{re.escape(WILDCARD)})+")
+_KEYS = re.compile(r"(?:^| )\{[^{}]*\}$")
+_CAPTURE = re.compile(r"<[A-Za-z_]\w*>")
+"""What Loki would read as a named capture, which a filter may not have."""
+
 
 def query_of(template: str, service: str, examples: Sequence[str]) -> str:
     """A query for lines of a service with this template's text; ``examples`` are lines of it."""
     selector = "{service_name=" + _quoted(service) + "}"
-    pattern = re.sub(f"(?:{re.escape(VALUE)}|{re.escape(WILDCARD)})+", GAP, template)
-    if examples and pattern != GAP and all(_matches(pattern, line) for line in examples):
+    sentence = _KEYS.sub("", template) if examples and not all(template in line for line in examples) else template
+    parts = _GAPS.split(sentence)
+    pattern = GAP.join(parts)
+    if sentence != template:
+        # A structured line has its keys around the sentence.
+        pattern = re.sub(f"({GAP})+", GAP, f"{GAP}{pattern}{GAP}")
+    if examples and any(parts) and not any(map(_CAPTURE.search, parts)) and all(_matches(pattern, e) for e in examples):
         return f"{selector} |> {_quoted(pattern)}"
-    parts = [part.strip() for part in re.split(r"<V>|<\*>|[{},]", template)]
-    words = sorted((part for part in parts if len(part) > 2 and all(part in line for line in examples)), key=len)
-    return selector + "".join(f" |= {_quoted(word)}" for word in words[::-1][:WORDS])
+    words = sorted({part.strip() for part in parts if all(part.strip() in line for line in examples)}, key=len)
+    return selector + "".join(f" |= {_quoted(word)}" for word in words[::-1][:WORDS] if len(word) > 2)
 
 
 def _matches(pattern: str, line: str) -> bool:
-    """As Loki matches it: the whole line, a gap is one character at least, lazily."""
-    return re.fullmatch("(?s:.+?)".join(map(re.escape, pattern.split(GAP))), line) is not None
+    """As Loki tests it (pkg/logql/log/pattern): each text where it comes first, every gap at least one character."""
+    at = 0
+    for number, part in enumerate(pattern.split(GAP)):
+        if not part:
+            continue
+        found = line.find(part, at)
+        if found < 0 or (found == at and number):
+            return False
+        at = found + len(part)
+    return pattern.endswith(GAP) == (at != len(line))
 
 
 def _quoted(text: str) -> str:

@@ -81,7 +81,7 @@ def log_templates(context: dg.AssetExecutionContext, onecollector: OneCollectorR
         lines, overflow = lines + counter.tally.lines, overflow + counter.tally.overflow
         templates, incomplete = templates + counts.height, incomplete + len(dataset.incomplete)
         rows += services_of(tenant, counts)
-        new += never_seen_before(tenant, kept, state, counts, day)
+        new += never_seen_before(tenant, state, counts, day)
         gone += vanished(tenant, kept, state, counts, day)
         context.log.info("%s: %s lines, %s templates", tenant, counter.tally.lines, counts.height)
     context.add_asset_metadata(
@@ -124,12 +124,12 @@ def services_of(tenant: str, counts: "pl.DataFrame") -> Iterator[tuple[object, .
 
 
 def never_seen_before(
-    tenant: str, kept: "TemplateStore", state: "StoredTemplates", counts: "pl.DataFrame", day: date
+    tenant: str, state: "StoredTemplates", counts: "pl.DataFrame", day: date
 ) -> list[tuple[object, ...]]:
-    """Rows for templates whose first line ever is of this day; none where no earlier day was counted."""
-    if not any(other < day for other in kept.days()):
-        return []
+    """Rows for templates whose first line ever is of this day; none on a tenant's first day, when all would be."""
     start_ns = day_start_ns(day)
+    if not any(seen.first_ns < start_ns for seen in state.seen.values()):
+        return []
     return [
         (tenant, row["service"] or "(none)", f"{row['lines']:,}", row["id"], row["template"])
         for row in counts.iter_rows(named=True)

@@ -133,10 +133,10 @@ def diff(
     first, settings, kept = _opened(before, tenant)
     second = _parsed(after) if after is not None else first + timedelta(days=1)
     state, _, old = _day(settings, kept, first, tenant)
-    later, facts, now = _day(settings, kept, second, tenant)
+    state, facts, now = _day(settings, kept, second, tenant, state)
     rows = [
         {**row, "what": row["what"] if row["what"] != "both" else "more" if row["after"] > row["before"] else "fewer"}
-        for row in difference(old, now, later if later.services else state).to_dicts()
+        for row in difference(old, now, state).to_dicts()
         if service in (None, row["service"])
         and (row["what"] != "both" or max(row["before"], row["after"]) >= factor * min(row["before"], row["after"]))
     ]
@@ -181,12 +181,15 @@ def _parsed(day: str) -> date:
 
 
 def _day(
-    settings: Settings, kept: TemplateStore, day: date, tenant: str
+    settings: Settings, kept: TemplateStore, day: date, tenant: str, known: StoredTemplates | None = None
 ) -> tuple[StoredTemplates, Mapping[str, Any], pl.DataFrame]:
-    """What is kept of a day; counted from the exported lines where nothing is, which keeps nothing."""
+    """What is kept of a day; counted from the exported lines where nothing is, which keeps nothing.
+
+    ``known`` are templates to go on from instead of those that are kept.
+    """
     from onecollector_assets.template_counts import count_day, exported_day
 
-    state, found = kept.load(), kept.load_day(day)
+    state, found = known or kept.load(), kept.load_day(day)
     if found is not None:
         facts = {name: found[0].get(name, 0) for name in ("lines", "overflow", "cut", "incomplete")}
         return state, facts, found[1]
