@@ -100,6 +100,8 @@ def _fit_windows(
             fit["total_phi"][number], fit["total_a"][number] = middle, np.maximum(high - middle, 0.01)
             np.maximum(out[:, :, 2], (low - middle) / fit["total_a"][number], out=out[:, :, 2])
             continue
+        # Windows of many minutes overlap: every second or third says the same.
+        step = min(3, (horizon + 2) // 3)
         observed, wanted = signals.total_window(flow, ahead, horizon)
         phi, a = _spread(observed, wanted)
         fit["total_phi"][number], fit["total_a"][number] = phi, a
@@ -109,9 +111,9 @@ def _fit_windows(
         np.maximum(out[:, :, 0], z / up, out=out[:, :, 0])
         np.maximum(out[:, :, 1], -z / down, out=out[:, :, 1])
         observed, wanted = signals.template_expected(panel, counts, soft_rates, flow, ahead, follows, horizon, phi, a)
-        fit["phi"][number], fit["a"][number] = _spread(observed, wanted)
+        fit["phi"][number], fit["a"][number] = _spread(observed, wanted, step)
         z = signals.root_z(observed, wanted, fit["phi"][number], fit["a"][number])
-        up, down = _tails(z)
+        up, down = _tails(z, step)
         fit["up"][number], fit["down"][number] = np.where(rare, np.inf, up), down
         signals.add_template_channels(out, panel, z, fit["up"][number], fit["down"][number])
         if horizon > 1:
@@ -139,16 +141,23 @@ def _foretell(flow: Traffic, lag: int) -> Floats:
     return np.linalg.solve(x.T @ x + ridge, x.T @ y)[None].astype(np.float32)
 
 
-def _spread(observed: Floats, wanted: Floats) -> tuple[Floats, Floats]:
+def _spread(observed: Floats, wanted: Floats, step: int = 1) -> tuple[Floats, Floats]:
     """``phi`` and ``a`` of variance ``phi M + a M^2`` by moments, the largest squares cut off: a burst is no spread.
 
     Nothing is cut off of a template that is silent in most windows, where every line is among the largest squares.
     """
-    squares = np.square(observed - wanted)
-    m = wanted.astype(np.float64)
-    squares = np.minimum(squares, np.where(m.mean(0) < 1, np.inf, _quantiles(squares, WINSOR)[0]))
-    m1, m2, m3 = m.sum(0), (m**2).sum(0), (m**3).sum(0)
-    r0, r1 = squares.sum(0, dtype=np.float64), (squares * m).sum(0)
+    m = np.ascontiguousarray(wanted[::step].T)
+    squares = np.square(observed[::step].T - m)
+    m1 = m.sum(1, dtype=np.float64)
+    busy = np.flatnonzero(m1 >= m.shape[1])
+    if len(busy):
+        cut = round(WINSOR * (m.shape[1] - 1))
+        squares[busy] = np.minimum(squares[busy], np.partition(squares[busy], cut, axis=1)[:, cut, None])
+    # Scaled to a mean of one, cubes stay within single precision.
+    scale = np.maximum(m1 / m.shape[1], 1e-9)[:, None]
+    unit = m / scale.astype(np.float32)
+    m2, m3 = (np.einsum("ij,ij->i", x, unit) * scale[:, 0] ** power for x, power in ((unit, 2), (unit * unit, 3)))
+    r0, r1 = squares.sum(1, dtype=np.float64), np.einsum("ij,ij->i", squares, unit) * scale[:, 0]
     det = m1 * m3 - m2 * m2
     sound = det > 1e-3 * m1 * m3
     a = np.where(sound, (m1 * r1 - m2 * r0) / np.where(sound, det, 1), 0)
@@ -157,9 +166,9 @@ def _spread(observed: Floats, wanted: Floats) -> tuple[Floats, Floats]:
     return phi.astype(np.float32), a.astype(np.float32)
 
 
-def _tails(z: Floats) -> tuple[Floats, Floats]:
+def _tails(z: Floats, step: int = 1) -> tuple[Floats, Floats]:
     """Scales up and down, such that a quantile far out is as far out as a normal variable's."""
-    high, low = _quantiles(z, TAIL, 1 - TAIL)
+    high, low = _quantiles(z[::step], TAIL, 1 - TAIL)
     return np.maximum(high / TAIL_Z, LEAST_SCALE), np.maximum(-low / TAIL_Z, LEAST_SCALE)
 
 
@@ -171,7 +180,7 @@ def _quantiles(values: Floats, *shares: float) -> list[Floats]:
 
 def _fit_silence(fit: Arrays, out: Floats, panel: Panel) -> None:
     """How surprising each minute of silence is: gaps fall off exponentially, at the rate of the third longest one."""
-    gap = signals.gaps(panel.counts)
+    gap = signals.gaps(panel)
     ended = (panel.counts[HISTORY:] > 0) & (np.r_[np.zeros((1, gap.shape[1]), np.float32), gap[:-1]] >= 0)
     number = ended.sum(0)
     longest = np.partition(gap, -3, axis=0)[-3] + 1 if len(gap) >= 3 else np.full(gap.shape[1], HISTORY)
@@ -179,7 +188,7 @@ def _fit_silence(fit: Arrays, out: Floats, panel: Panel) -> None:
     rate = np.where(regular, np.log(np.maximum(number, 3) / 3) / longest, 0)
     fit["gap_rate"] = rate.astype(np.float32)
     fit["gap_offset"] = np.where(regular, np.log(np.maximum(number, 1)), 0).astype(np.float32)
-    out[:, :, 7] = signals.maxima(gap * fit["gap_rate"] - fit["gap_offset"], panel.starts)
+    out[:, :, 7] = signals.silence(gap, fit["gap_rate"], fit["gap_offset"], panel)
 
 
 def _fit_durations(fit: Arrays, out: Floats, panel: Panel) -> None:

@@ -87,8 +87,23 @@ def expected_left_out(
 
 
 def rolling_sum(values: NDArray[np.floating], minutes: int) -> Floats:
-    """Sum over the last ``minutes`` rows, of as many as there are at the start."""
-    total = np.cumsum(values, axis=0, dtype=np.float64)
-    out = total.copy()
-    out[minutes:] -= total[:-minutes]
-    return out.astype(np.float32)
+    """Sum over the last ``minutes`` rows, of as many as there are at the start.
+
+    By doubling: sums of 1, 2, 4, ... rows, put together. Few additions, and none of them far from the last.
+    """
+    doubled = np.asarray(values, np.float32)
+    out, covered, size = None, 0, 1
+    while size <= minutes:
+        if minutes & size:
+            if out is None:
+                out = doubled.copy()
+            else:
+                out[covered:] += doubled[: len(doubled) - covered] if covered else doubled
+            covered += size
+        if size * 2 <= minutes:
+            longer = doubled.copy()
+            longer[size:] += doubled[:-size]
+            doubled = longer
+        size *= 2
+    assert out is not None
+    return out

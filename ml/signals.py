@@ -28,6 +28,8 @@ SHORT, LONG = 2, 10
 UNKNOWN_WINDOW = 5
 TOOK_HORIZONS = (1, 5)
 NEW_ERROR_MINUTES = 5
+SILENCE_UNIT = 3.0
+"""Makes the logarithm of a rarity about as large as the other signals' values."""
 HISTORY = 75
 """Minutes before the first one that can be scored."""
 LEVEL_LINES = 5.0
@@ -164,11 +166,19 @@ def new_errors(panel: Panel) -> Floats:
     return np.log1p(rolling_sum(panel.fresh, NEW_ERROR_MINUTES)[HISTORY:])
 
 
-def gaps(counts: Floats) -> Floats:
-    """Minutes since each template's last line [T', K], at most ``HISTORY``."""
-    rows = np.arange(len(counts), dtype=np.int32)[:, None]
-    last = np.maximum.accumulate(np.where(counts > 0, rows, -1), axis=0)
+def gaps(panel: Panel) -> Floats:
+    """Minutes since each template's last line [T', K], at most ``HISTORY``; a minute that nobody observed ends a gap."""
+    rows = np.arange(len(panel.counts), dtype=np.int32)[:, None]
+    seen = panel.counts > 0
+    if not panel.observed.all():
+        seen |= ~by_column(panel.observed, panel.owner)
+    last = np.maximum.accumulate(np.where(seen, rows, -1), axis=0)
     return np.minimum(rows - np.maximum(last, rows - HISTORY), HISTORY)[HISTORY:].astype(np.float32)
+
+
+def silence(gap: Floats, rate: NDArray, offset: NDArray, panel: Panel) -> Floats:
+    """Of the most surprising gap [T', S]: how much rarer it is than the rarest of the training days, in units of e^3."""
+    return maxima(gap * rate - offset, panel.starts) / SILENCE_UNIT
 
 
 def took_window(panel: Panel, base: Floats, horizon: int) -> tuple[Floats, Floats]:
@@ -214,7 +224,7 @@ def channels(fit: Params, panel: Panel) -> Floats:
     soft_rates = rates * fit["soft_share"]
     out = np.zeros((len(panel.minutes) - HISTORY, panel.services, len(CHANNELS)), np.float32)
     out[:, :, 4] = new_errors(panel)
-    out[:, :, 7] = maxima(gaps(panel.counts) * fit["gap_rate"] - fit["gap_offset"], panel.starts)
+    out[:, :, 7] = silence(gaps(panel), fit["gap_rate"], fit["gap_offset"], panel)
     for number, horizon in enumerate(LAGS):
         ahead = level(flow, fit["level"][number], horizon)
         phi, a = fit["total_phi"][number], fit["total_a"][number]
