@@ -67,7 +67,8 @@ class StoredTemplates:
         """Take over what a miner knows now."""
         for service, known in miner.services.items():
             self.services[service] = list(known.templates.values())
-            self.merged_into[service] = dict(known.merged_into)
+            if known.merged_into:
+                self.merged_into[service] = dict(known.merged_into)
         alive = {(service, template.id) for service, templates in self.services.items() for template in templates}
         self.seen = {key: seen for key, seen in self.seen.items() if key in alive}
 

@@ -5,6 +5,8 @@ again gives the same counts under the same ids. A service's flood of different l
 overflow and fails the check, not the run.
 """
 
+import html
+import re
 import time
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -131,7 +133,7 @@ def never_seen_before(
     if not any(seen.first_ns < start_ns for seen in state.seen.values()):
         return []
     return [
-        (tenant, row["service"] or "(none)", f"{row['lines']:,}", row["id"], row["template"])
+        (tenant, row["service"] or "(none)", f"{row['lines']:,}", row["id"], unmarked(row["template"]))
         for row in counts.iter_rows(named=True)
         if (seen := state.seen.get((row["service"], row["id"]))) and seen.first_ns >= start_ns
     ]
@@ -147,7 +149,12 @@ def vanished(
     if before is None:
         return []
     return [
-        (tenant, row["service"] or "(none)", f"{row['before']:,}", row["id"], row["template"])
+        (tenant, row["service"] or "(none)", f"{row['before']:,}", row["id"], unmarked(row["template"]))
         for row in difference(before[1], counts, state).iter_rows(named=True)
         if row["what"] == "gone"
     ]
+
+
+def unmarked(text: str) -> str:
+    """A line's text that a page shows as it is: it is neither HTML nor Markdown, whatever it holds."""
+    return re.sub(r"([*_\[\]])", r"\\\1", html.escape(text[:100], quote=False))
