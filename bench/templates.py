@@ -41,7 +41,7 @@ SERVICES, PER_MINUTE = 500, 200
 ROUNDS = 5
 
 ID = re.compile(
-    r"(?<=user )[\w-]+|(?<=user=)[\w-]+|(?<=for )[a-z]+(?= from)|(?<=blk_)-?\d+|(?<=/home/)\w+|(?<=hdfs://)[\w-]+"
+    r"(?<=user )(?!from\b)[\w-]+|(?<=user=)[\w-]+|(?<=for )[a-z]+(?= from)|(?<=blk_)-?\d+|(?<=/home/)\w+|(?<=hdfs://)[\w-]+"
     r"|\b[a-z][\w-]*\.[\w.-]*\.(?:com|net|org|edu|cn|br|tw|jp|it|de|kr)\b"
 )
 """Names of users, hosts and blocks: what varies in these systems and is or may be a word."""
