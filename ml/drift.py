@@ -26,6 +26,8 @@ SETTLING_MINUTES = 20
 WORN = 0.2
 """Population stability index above which a day's p-values are no longer those of the calibration; the customary border
 between a moderate and a major shift is 0.25, a moderate one begins at 0.1."""
+FEW = 2_000
+"""Rows up to which a loop is faster than sorting."""
 FORGET_MINUTES = 60 * 1440
 
 
@@ -59,13 +61,15 @@ def freshness(
     fresh = np.zeros(len(minutes), np.bool_)
     appeared, last = dict(known.appeared), dict(known.last)
     if len(minutes) == 0:
-        return fresh, Sightings(appeared, last)
+        return fresh, known
+    never = start - 10 * FORGET_MINUTES
+    if before is not None and len(minutes) <= FEW:
+        return _one_by_one(minutes, templates, never, known)
     names, code = np.unique(np.asarray(templates, dtype=object).astype(str), return_inverse=True)
     order = np.lexsort((minutes, code))
     sorted_code, sorted_minutes = code[order], minutes[order]
     first_of = np.flatnonzero(np.r_[True, sorted_code[1:] != sorted_code[:-1]])
     earlier = np.r_[np.int64(-1), sorted_minutes[:-1]].astype(np.int64)
-    never = start - 10 * FORGET_MINUTES
     earlier[first_of] = [last.get(str(names[c]), never) for c in sorted_code[first_of]]
     began = sorted_minutes - earlier > RETURN_MINUTES
     since = np.where(began, sorted_minutes, never)
@@ -85,6 +89,26 @@ def freshness(
     newest = int(minutes.max())
     kept = {name: at for name, at in last.items() if newest - at < FORGET_MINUTES}
     return fresh, Sightings({name: appeared[name] for name in kept}, kept)
+
+
+def _one_by_one(
+    minutes: NDArray[np.int64], templates: Sequence[str], never: int, known: Sightings
+) -> tuple[NDArray[np.bool_], Sightings]:
+    """The same for a few rows at a time, which is what a resident scorer has every minute."""
+    fresh = np.zeros(len(minutes), np.bool_)
+    appeared, last = dict(known.appeared), dict(known.last)
+    order = range(len(minutes)) if (minutes == minutes[0]).all() else np.argsort(minutes, kind="stable").tolist()
+    for at, minute in zip(order, minutes[list(order)].tolist(), strict=True):
+        name = templates[at]
+        if minute - last.get(name, never) > RETURN_MINUTES:
+            appeared[name] = minute
+        fresh[at] = minute - appeared.get(name, never) < FRESH_MINUTES and name != OVERFLOW
+        last[name] = max(minute, last.get(name, never))
+    if minutes[0] % 1440 == 0:
+        newest = int(minutes.max())
+        last = {name: at for name, at in last.items() if newest - at < FORGET_MINUTES}
+        appeared = {name: at for name, at in appeared.items() if name in last}
+    return fresh, Sightings(appeared, last)
 
 
 def settling(fresh_kinds: NDArray[np.float32], fresh_infos: NDArray[np.float32]) -> tuple[NDArray[np.int32], list[Notice]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,7 @@ def explain(
     votes = evidence_by_vote(scores, number, row)
     signal = VOTES[int(np.argmax(votes))]
     told = VOTES[int(np.argmax(votes[:-1]))] if signal == "forest" else signal
-    frame = _until(frames[number], HISTORY + row)
+    frame = frames[number].rows(row, HISTORY + row + 1)
     horizon, moved, total = _templates(single(shard, number), panel_of([frame]), frame, told, labels, texts)
     if told == "new_errors":
         horizon = signals.NEW_ERROR_MINUTES
@@ -183,17 +183,6 @@ def plain(text: str) -> str:
     return kept + ("…" if len(text) > LONGEST_TEXT else "")
 
 
-def _until(frame: Frame, row: int) -> Frame:
-    """The frame's minutes up to ``row``, no more than scoring it needs."""
-    part = slice(row - HISTORY, row + 1)
-    tables = {
-        name: getattr(frame, name)[part]
-        for name in Frame.__dataclass_fields__
-        if isinstance(getattr(frame, name), np.ndarray) and name != "is_error"
-    }
-    return replace(frame, start=frame.start + row - HISTORY, **tables)
-
-
 def _templates(
     fit: dict[str, NDArray],
     panel: Panel,
@@ -215,7 +204,7 @@ def _templates(
         phi, a = fit["total_phi"][number], fit["total_a"][number]
         observed, raw = signals.template_expected(panel, panel.counts, rates, flow, ahead, follows, horizon, phi, a)
         if signal not in RELATIVE:
-            season = signals.rolling_sum(rates, horizon)[HISTORY:]
+            season = signals.recent(rates, 1, horizon)
             raw = season * np.where(follows, ahead, 1)
         window, wanted = signals.template_expected(panel, counts, soft_rates, flow, ahead, follows, horizon, phi, a)
         z = signals.root_z(window, wanted, fit["phi"][number], fit["a"][number])[0]

@@ -8,7 +8,8 @@ or silent for a day. Freshness ends by itself (``drift.py``), so that a deploy i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,6 +96,39 @@ class Frame:
         """Minutes since 1970."""
         return self.start + np.arange(len(self.counts), dtype=np.int64)
 
+    def rows(self, first: int, end: int) -> Frame:
+        """The minutes of the rows [first, end)."""
+        tables = {name: getattr(self, name)[first:end] for name in _TABLES}
+        return replace(self, start=self.start + first, **tables)
+
+
+_TABLES = tuple(
+    name
+    for name in Frame.__dataclass_fields__
+    if name not in ("service", "start", "templates", "is_error", "timed", "outside", "sightings")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """A tally as arrays [N], one entry per minute and template, in any order: see ``TALLY`` for what each is."""
+
+    minute: NDArray[np.int64]
+    templates: list[str]
+    lines: NDArray[np.int64]
+    errors: NDArray[np.int64]
+    bytes: NDArray[np.int64]
+    took_lines: NDArray[np.int64]
+    took_median: NDArray[np.float64]
+    took_p95: NDArray[np.float64]
+
+    @staticmethod
+    def of_table(table: pl.DataFrame) -> Minute:
+        """Out of a tally; missing columns are nought."""
+        table = _whole(table)
+        columns = {name: table[name].to_numpy() for name in TALLY if name != "template"}
+        return Minute(columns.pop("minute").astype(np.int64), table["template"].to_list(), **columns)
+
 
 def tally(lines: pl.DataFrame) -> pl.DataFrame:
     """Per minute and template, from lines: ``timestamp`` (ns, int64 or datetime), ``line``, ``template``, ``is_error``.
@@ -177,67 +211,90 @@ def frame_of(
 
     table = _whole(table)
     inside = table.filter(pl.col("minute").is_between(start, end, closed="left"))
-    rows, minute = end - start, (inside["minute"] - start).to_numpy()
-    rest = vocabulary.rest | {OTHER, OVERFLOW}
-    column_of = {name: number for number, name in enumerate(vocabulary.templates)}
-    names = inside["template"].to_list()
-    column = np.fromiter((column_of.get(name, len(column_of)) for name in names), np.int64, len(names))
-    lines = inside["lines"].to_numpy().astype(np.float32)
-    counts = np.zeros((rows, len(column_of) + 1), np.float32)
-    np.add.at(counts, (minute, column), lines)
-    fresh, seen = freshness(minute + start, names, start, sightings)
-    is_error = inside["errors"].to_numpy() * 2 >= np.maximum(lines, 1)
-    unknown = (column == len(column_of)) & np.array([name not in rest for name in names], np.bool_)
-    np.subtract.at(counts, (minute[unknown], column[unknown]), lines[unknown])
+    made = _frame(service, Minute.of_table(inside), vocabulary, start, end - start, sightings)
+    observed = made.observed
+    for first, last in unobserved:
+        observed[max(0, first - start) : max(0, last - start)] = False
+    return replace(made, outside=len(table) - len(inside))
+
+
+def advanced(frame: Frame, minute: Minute, vocabulary: Vocabulary, *, keep: int | None = None) -> Frame:
+    """The frame with the next minute at its end and as many rows as before (or ``keep``): what a resident scorer holds.
+
+    ``minute`` holds the counts of that one minute; counts of any other minute raise ValueError.
+    """
+    row = frame.start + len(frame.counts)
+    if (minute.minute != row).any():
+        raise ValueError(f"{frame.service}: counts of minute {row} are expected, found {np.unique(minute.minute)}")
+    new = _frame(frame.service, minute, vocabulary, row, 1, frame.sightings)
+    first = max(0, len(frame.counts) + 1 - (keep or len(frame.counts)))
+    tables = {name: np.concatenate([getattr(frame, name)[first:], getattr(new, name)]) for name in _TABLES}
+    return replace(new, start=frame.start + first, **tables)
+
+
+def _frame(
+    service: str, tally: Minute, vocabulary: Vocabulary, start: int, rows: int, sightings: Sightings | None
+) -> Frame:
+    minute, names, lines = tally.minute - start, tally.templates, tally.lines.astype(np.float32)
+    column_of, other = _places(vocabulary.templates), len(vocabulary.templates)
+    column = np.fromiter((column_of.get(name, other) for name in names), np.int64, len(names))
+    unknown = column == other
+    for at in np.flatnonzero(unknown).tolist():
+        unknown[at] = names[at] not in vocabulary.rest and names[at] not in (OTHER, OVERFLOW)
+    counts = np.zeros((rows, other + 1), np.float32)
+    np.add.at(counts, (minute[~unknown], column[~unknown]), lines[~unknown])
+    fresh, seen = freshness(tally.minute, names, start, sightings)
+    is_error = tally.errors * 2 >= np.maximum(lines, 1)
 
     def total(weights: NDArray[Any]) -> NDArray[np.float32]:
         return np.bincount(minute, weights, rows).astype(np.float32)
 
-    def durations(name: str) -> NDArray[np.float32]:
-        return _durations(inside, name, vocabulary.timed, minute, rows)
-
-    observed = np.ones(rows, np.bool_)
-    for first, last in unobserved:
-        observed[max(0, first - start) : max(0, last - start)] = False
+    took = _durations(tally, vocabulary.timed, minute, rows)
     return Frame(
         service,
         start,
         (*vocabulary.templates, OTHER),
-        np.array([name in vocabulary.error_templates for name in vocabulary.templates] + [False]),
+        _error_columns(vocabulary.templates, vocabulary.error_templates),
         vocabulary.timed,
         counts,
-        total(inside["errors"].to_numpy()),
-        total(inside["bytes"].to_numpy()),
+        total(tally.errors),
+        total(tally.bytes),
         total(lines * unknown),
         total(lines * (fresh & is_error)),
         total(lines * (fresh & ~is_error)),
         total(fresh.astype(np.float32)),
         total(np.ones(len(names))),
         total(lines * np.array([name == OVERFLOW for name in names], np.bool_)),
-        np.nan_to_num(durations("took_lines")),
-        durations("took_median"),
-        durations("took_p95"),
-        observed,
-        len(table) - len(inside),
+        *took,
+        np.ones(rows, np.bool_),
+        0,
         seen,
     )
 
 
 def _durations(
-    inside: pl.DataFrame, name: str, timed: tuple[str, ...], minute: NDArray[np.int64], rows: int
-) -> NDArray[np.float32]:
-    """[T, D]; of several rows of one minute and template the last counts, but lines are added up."""
-    place = {template: number for number, template in enumerate(timed)}
-    column = np.fromiter((place.get(t, -1) for t in inside["template"].to_list()), np.int64, len(inside))
-    values = inside[name].to_numpy().astype(np.float32)
-    table = np.full((rows, len(timed)), np.nan, np.float32)
-    here = (column >= 0) & ~np.isnan(values)
-    if name == "took_lines":
-        table[:] = 0
-        np.add.at(table, (minute[here], column[here]), values[here])
-    else:
-        table[minute[here], column[here]] = values[here]
-    return table
+    tally: Minute, timed: tuple[str, ...], minute: NDArray[np.int64], rows: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Lines, medians and percentiles [T, D]; of several rows of one minute and template the last counts, lines are added."""
+    place = _places(timed)
+    column = np.fromiter((place.get(name, -1) for name in tally.templates), np.int64, len(tally.templates))
+    here = (column >= 0) & (tally.took_lines > 0)
+    at = (minute[here], column[here])
+    lines = np.zeros((rows, len(timed)), np.float32)
+    np.add.at(lines, at, tally.took_lines[here].astype(np.float32))
+    median, high = np.full(lines.shape, np.nan, np.float32), np.full(lines.shape, np.nan, np.float32)
+    median[at], high[at] = tally.took_median[here], tally.took_p95[here]
+    return lines, median, high
+
+
+@lru_cache(4096)
+def _places(templates: tuple[str, ...]) -> Mapping[str, int]:
+    return {name: number for number, name in enumerate(templates)}
+
+
+@lru_cache(4096)
+def _error_columns(templates: tuple[str, ...], errors: frozenset[str]) -> NDArray[np.bool_]:
+    return np.array([name in errors for name in templates] + [False])
 
 
 def _whole(table: pl.DataFrame) -> pl.DataFrame:

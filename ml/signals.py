@@ -106,6 +106,11 @@ def traffic(panel: Panel, rates: Floats, follows: NDArray[np.bool_]) -> Traffic:
     return Traffic(followers, panel.unknown, wanted, past.astype(np.float32))
 
 
+def recent(values: Floats, rows: int, minutes: int) -> Floats:
+    """Sums over ``minutes`` that end at each of the last ``rows`` rows."""
+    return rolling_sum(values[len(values) - rows - minutes + 1 :], minutes)[minutes - 1 :]
+
+
 def log_ratio(observed: Floats, wanted: Floats) -> Floats:
     """Bounded logarithm of observed over expected lines."""
     ratio = np.log((observed + LEVEL_LINES) / (wanted + LEVEL_LINES))
@@ -120,11 +125,12 @@ def level(flow: Traffic, coefficients: Floats, lag: int) -> Floats:
 
 def total_window(flow: Traffic, ahead: Floats, horizon: int) -> tuple[Floats, Floats]:
     """Observed and expected lines [T', S] of the windows that end at each scored minute."""
-    observed = rolling_sum(flow.followers, horizon)[HISTORY:]
-    wanted = rolling_sum(flow.expected, horizon)[HISTORY:] * ahead
+    rows = len(flow.past) - HISTORY
+    observed = recent(flow.followers, rows, horizon)
+    wanted = recent(flow.expected, rows, horizon) * ahead
     if not flow.unknown.any():
         return observed, wanted
-    return observed + rolling_sum(flow.unknown, horizon)[HISTORY:], wanted + horizon * _unknown_before(flow, horizon)
+    return observed + recent(flow.unknown, rows, horizon), wanted + horizon * _unknown_before(flow, horizon)
 
 
 def _unknown_before(flow: Traffic, lag: int) -> Floats:
@@ -149,11 +155,12 @@ def template_expected(
     The level is the posterior mean of a gamma prior (foretold level ``ahead``, relative variance ``a``) and over-dispersed
     counts (``phi``), both [S]. ``counts`` and ``rates`` are of softened lines.
     """
-    observed = rolling_sum(counts, horizon)[HISTORY:]
-    wanted = rolling_sum(rates, horizon)[HISTORY:]
+    rows = len(flow.past) - HISTORY
+    observed = recent(counts, rows, horizon)
+    wanted = recent(rates, rows, horizon)
     weight = 1 / np.maximum(a, 1e-3)
-    lines = rolling_sum(flow.followers, horizon)[HISTORY:] / phi + ahead * weight
-    season = rolling_sum(flow.expected, horizon)[HISTORY:] / phi + weight
+    lines = recent(flow.followers, rows, horizon) / phi + ahead * weight
+    season = recent(flow.expected, rows, horizon) / phi + weight
     own = (follows & (panel.kind != ERROR_SUM)) / by_column(phi, panel.owner)
     ratio = (by_column(lines, panel.owner) - observed * own) / (by_column(season, panel.owner) - wanted * own)
     np.copyto(ratio, 1, where=~follows)
@@ -163,7 +170,7 @@ def template_expected(
 
 def new_errors(panel: Panel) -> Floats:
     """Logarithm of the error lines of fresh templates in the last five minutes [T', S]."""
-    return np.log1p(rolling_sum(panel.fresh, NEW_ERROR_MINUTES)[HISTORY:])
+    return np.log1p(recent(panel.fresh, len(panel.minutes) - HISTORY, NEW_ERROR_MINUTES))
 
 
 def gaps(panel: Panel) -> Floats:
@@ -183,8 +190,9 @@ def silence(gap: Floats, rate: NDArray, offset: NDArray, panel: Panel) -> Floats
 
 def took_window(panel: Panel, base: Floats, horizon: int) -> tuple[Floats, Floats]:
     """Mean excess of log durations over ``base`` [T, D], weighted by lines, and those lines: [T', D] each."""
-    lines = rolling_sum(panel.took_lines, horizon)[HISTORY:]
-    excess = rolling_sum(panel.took_lines * (panel.took_log - base), horizon)[HISTORY:]
+    rows = len(panel.minutes) - HISTORY
+    lines = recent(panel.took_lines, rows, horizon)
+    excess = recent(panel.took_lines * (panel.took_log - base), rows, horizon)
     return excess / np.maximum(lines, 1), lines
 
 
@@ -220,8 +228,8 @@ def channels(fit: Params, panel: Panel) -> Floats:
     rates = expected_counts(fit, panel)
     follows = fit["follows"].astype(np.bool_)
     flow = traffic(panel, rates, follows)
-    counts = softened(panel.counts, fit["soft"])
-    soft_rates = rates * fit["soft_share"]
+    counts = softened(panel.counts[HISTORY - max(HORIZONS) :], fit["soft"])
+    soft_rates = rates[HISTORY - max(HORIZONS) :] * fit["soft_share"]
     out = np.zeros((len(panel.minutes) - HISTORY, panel.services, len(CHANNELS)), np.float32)
     out[:, :, 4] = new_errors(panel)
     out[:, :, 7] = silence(gaps(panel), fit["gap_rate"], fit["gap_offset"], panel)

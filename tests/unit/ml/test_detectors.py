@@ -115,22 +115,13 @@ def test_a_minute_scored_twice_in_another_batch_gives_the_same_evidence_and_key(
     episode = of(case, found, case.faults[1])
     row = episode.peak - case.test.start
     whole = detectors.score(shard, [case.test])
-    few = detectors.score(shard, [part(case.test, row - HISTORY - 14, row + 1)])
+    few = detectors.score(shard, [case.test.rows(row - HISTORY - 14, row + 1)])
     at = row - HISTORY
     assert np.allclose(few.digits[-1, 0], whole.digits[at, 0], atol=0.02)
     assert np.allclose(few.weight[-1], whole.weight[at], atol=0.02)
     again = detectors.episodes(shard, whole, detectors.thresholds(shard))
     assert [e.key("t") for e in again] == [e.key("t") for e in found]
     assert found[0].key("t") != found[0].key("u")
-
-
-def part(frame, first: int, end: int):
-    tables = {
-        name: getattr(frame, name)[first:end]
-        for name in frame.__dataclass_fields__
-        if isinstance(getattr(frame, name), np.ndarray) and name != "is_error"
-    }
-    return replace(frame, start=frame.start + first, **tables)
 
 
 def test_services_scored_together_get_what_each_gets_alone(case: Case, shard: detectors.Shard) -> None:
@@ -213,7 +204,7 @@ def test_frames_of_other_services_or_too_few_minutes_are_refused(case: Case, sha
     with pytest.raises(ValueError, match="in this order"):
         detectors.score(shard, [replace(case.test, service="other")])
     with pytest.raises(ValueError, match="minutes of history"):
-        detectors.score(shard, [part(case.test, 0, HISTORY)])
+        detectors.score(shard, [case.test.rows(0, HISTORY)])
 
 
 def test_vocabularies_hold_at_most_so_many_templates_and_keep_errors() -> None:
