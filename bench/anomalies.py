@@ -66,7 +66,9 @@ def scoring(services: int = 500) -> tuple[float, float, float]:
     """CPU seconds: a minute's counts into all frames, scoring them, and both; the median of five rounds."""
     names = [f"service-{number}" for number in range(services)]
     fits = [detectors.fit_service(*load(name)) for name in names[:DISTINCT]]
-    shard = detectors.join([replace(fits[n % DISTINCT], service=name) for n, name in enumerate(names)], with_forest=False)
+    shard = detectors.join(
+        [replace(fits[n % DISTINCT], service=name) for n, name in enumerate(names)], with_forest=False
+    )
     shard = replace(shard, forest=detectors.join(fits).forest)
     limits = detectors.thresholds(shard)
     tests = [replace(made(n % DISTINCT).test, service=name) for n, name in enumerate(names)]
@@ -75,7 +77,10 @@ def scoring(services: int = 500) -> tuple[float, float, float]:
     for row in range(HISTORY + 3, HISTORY + 8):
         arriving = [minute_of(test, row) for test in tests]
         began = time.process_time()
-        frames = [advanced(frame, minute, shard.vocabularies[n]) for n, (frame, minute) in enumerate(zip(frames, arriving, strict=True))]
+        frames = [
+            advanced(frame, minute, shard.vocabularies[n])
+            for n, (frame, minute) in enumerate(zip(frames, arriving, strict=True))
+        ]
         between = time.process_time()
         scores = detectors.score(shard, frames)
         detectors.episodes(shard, scores, limits)
@@ -107,7 +112,12 @@ def main() -> None:
         row(what="500 services x 1 minute: counts into frames", value=round(counted, 3), unit="s CPU"),
         row(what="500 services x 1 minute: evidence and episodes", value=round(scored, 3), unit="s CPU"),
         row(what="500 services x 1 minute, both", value=round(both, 3), unit="s CPU", reach=0.5),
-        row(what=f"training, {services:,} services x 14 days, 2 processes", value=round(seconds, 1), unit="s", reach=300 * services / 1000),
+        row(
+            what=f"training, {services:,} services x 14 days, 2 processes",
+            value=round(seconds, 1),
+            unit="s",
+            reach=300 * services / 1000,
+        ),
         row(what="training, most memory of all processes", value=round(memory, 2), unit="GB", reach=3),
     ]
     verdicts = harness.examine(harness.SEEDS[:1] if quick else harness.SEEDS, tell=print)
@@ -120,14 +130,29 @@ def main() -> None:
         ):
             value = round(figure.value, 3)
             span = f"{figure.low:.2f} to {figure.high:.2f}"
-            rows.append(row(what=f"{name}: {what} ({span})", value=value, unit=unit, reach=reach if ours else None, better=better))
+            rows.append(
+                row(
+                    what=f"{name}: {what} ({span})",
+                    value=value,
+                    unit=unit,
+                    reach=reach if ours else None,
+                    better=better,
+                )
+            )
         if ours:
             rows.append(row(what=f"{name}: median delay", value=verdict.median_delay, unit="min", reach=3))
             rows += [
-                row(what=f"{name}: found of {verdict.faults[kind]} {kind}", value=round(verdict.by_kind[kind].value, 3), unit="", better="higher")
+                row(
+                    what=f"{name}: found of {verdict.faults[kind]} {kind}",
+                    value=round(verdict.by_kind[kind].value, 3),
+                    unit="",
+                    better="higher",
+                )
                 for kind in KINDS
             ]
-            rows.append(row(what=f"{name}: service-days judged", value=round(verdict.service_days, 1), unit="", better="higher"))
+            rows.append(
+                row(what=f"{name}: service-days judged", value=round(verdict.service_days, 1), unit="", better="higher")
+            )
     print(table(verdicts))
     report("anomalies", rows)
     folder = Path(__file__).parent / "results"

@@ -193,7 +193,9 @@ def score(shard: Shard, frames: Sequence[Frame]) -> Scores:
     if tuple(frame.service for frame in frames) != shard.services:
         raise ValueError(f"frames of the services {shard.services} are expected, in this order")
     if len(frames[0].counts) <= HISTORY:
-        raise ValueError(f"{HISTORY} minutes of history and at least one to score are needed, got {len(frames[0].counts)}")
+        raise ValueError(
+            f"{HISTORY} minutes of history and at least one to score are needed, got {len(frames[0].counts)}"
+        )
     digits = vote_digits(shard.params, shard.tails[:, :FOREST], frames)
     votes = np.zeros(digits.shape[:2]) if shard.forest is None else _forest_values(shard.forest, digits)
     digits = _with_forest(digits, votes, shard.tails[:, FOREST])

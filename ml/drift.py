@@ -111,7 +111,9 @@ def _one_by_one(
     return fresh, Sightings(appeared, last)
 
 
-def settling(fresh_kinds: NDArray[np.float32], fresh_infos: NDArray[np.float32]) -> tuple[NDArray[np.int32], list[Notice]]:
+def settling(
+    fresh_kinds: NDArray[np.float32], fresh_infos: NDArray[np.float32]
+) -> tuple[NDArray[np.int32], list[Notice]]:
     """How many minutes a service has been settling after a deploy or a restart [T], 0 where it is not, and a notice of each.
 
     ``fresh_kinds`` and ``fresh_infos`` [T]: distinct fresh templates and fresh info lines of each minute. A template counts

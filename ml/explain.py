@@ -106,7 +106,15 @@ def explain(
         horizon = signals.NEW_ERROR_MINUTES
         total = (float(sum((new or {}).values())) or _sum(frame.fresh_errors, horizon), 0.0)
         moved = [
-            Moved(name, plain(texts.get(name, name)), lines, 0.0, float("inf"), True, query_of(dict(labels), texts.get(name)))
+            Moved(
+                name,
+                plain(texts.get(name, name)),
+                lines,
+                0.0,
+                float("inf"),
+                True,
+                query_of(dict(labels), texts.get(name)),
+            )
             for name, lines in sorted((new or {}).items(), key=lambda pair: -pair[1])
         ]
     moved = moved[:MOST_TEMPLATES]
@@ -135,9 +143,7 @@ def explain(
     )
 
 
-def sentence(
-    service: str, signal: str, minutes: int, observed: float, expected: float, moved: Sequence[Moved]
-) -> str:
+def sentence(service: str, signal: str, minutes: int, observed: float, expected: float, moved: Sequence[Moved]) -> str:
     """What happened, in words."""
     span = "one minute" if minutes == 1 else f"{minutes} minutes"
     top = moved[0] if moved else None
@@ -270,7 +276,9 @@ def _slowest(
         text = texts.get(name)
         query = query_of(dict(labels), text)
         moved.append(
-            Moved(name, plain(text or name), float(observed[column]), float(usual[column]), float(z[column]), False, query)
+            Moved(
+                name, plain(text or name), float(observed[column]), float(usual[column]), float(z[column]), False, query
+            )
         )
     first = (moved[0].observed, moved[0].expected) if moved else (float(observed[-1]), float(usual[-1]))
     return horizon, moved, first

@@ -38,9 +38,11 @@ TALLY: Mapping[str, str] = {
 }
 """Columns of a tally, the input of ``frame_of``; all after ``errors`` may be missing."""
 
+_UNIT = "ns|us|µs|ms|s|sec|secs|seconds|milliseconds"
 DURATION = (
-    r"(?i)(?:\b(\d+(?:\.\d+)?)\s?(ns|us|µs|ms|s|sec|secs|seconds|milliseconds)\b)"
-    r"|(?:(?:duration|elapsed|latency|took|time|rt)(?:_?(ms|s|us|ns))?[\"']?\s?[=:]\s?[\"']?(\d+(?:\.\d+)?)\b)"
+    rf"(?i)\b(\d+(?:\.\d+)?)\s?({_UNIT})\b"
+    r"|(?:duration|elapsed|latency|took|time|rt)(?:_?(ms|s|us|ns))?[\"']?\s?[=:]\s?[\"']?"
+    rf"(\d+(?:\.\d+)?)\s?({_UNIT})?(?:[^\w.]|$)"
 )
 """A number with a unit, or after a word that says that it is a duration (milliseconds unless the word has a unit)."""
 _MS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "s": 1e3, "sec": 1e3, "secs": 1e3, "seconds": 1e3}
@@ -137,9 +139,17 @@ def tally(lines: pl.DataFrame) -> pl.DataFrame:
     """
     import polars as pl
 
-    stamp = pl.col("timestamp").cast(pl.Datetime("ns")).cast(pl.Int64) if lines["timestamp"].dtype != pl.Int64 else pl.col("timestamp")
+    stamp = (
+        pl.col("timestamp").cast(pl.Datetime("ns")).cast(pl.Int64)
+        if lines["timestamp"].dtype != pl.Int64
+        else pl.col("timestamp")
+    )
     found = pl.col("line").str.extract_groups(DURATION)
-    unit = pl.coalesce(found.struct[1], found.struct[2]).str.to_lowercase().replace_strict(_MS, default=1.0, return_dtype=pl.Float64)
+    unit = (
+        pl.coalesce(found.struct[1], found.struct[4], found.struct[2])
+        .str.to_lowercase()
+        .replace_strict(_MS, default=1.0, return_dtype=pl.Float64)
+    )
     took = pl.coalesce(found.struct[0], found.struct[3]).cast(pl.Float64, strict=False) * unit
     return (
         lines.lazy()

@@ -127,7 +127,9 @@ def _softness(panel: Panel) -> tuple[Floats, Floats]:
     """From how many lines a minute on clumps are pressed together, infinite for steady templates, and what is left of lines."""
     mean = panel.counts.mean(0, dtype=np.float64)
     spread = panel.counts.var(0, dtype=np.float64) / np.maximum(mean, 1e-9)
-    soft = np.where((mean < spread) & (mean < CLUMPED) & (spread > 1.5), np.maximum(SOFT * spread, 1), np.inf).astype(np.float32)
+    soft = np.where((mean < spread) & (mean < CLUMPED) & (spread > 1.5), np.maximum(SOFT * spread, 1), np.inf).astype(
+        np.float32
+    )
     share = signals.softened(panel.counts, soft).mean(0, dtype=np.float64) / np.maximum(mean, 1e-9)
     return soft, share.astype(np.float32)
 
@@ -193,7 +195,7 @@ def _fit_silence(fit: Arrays, out: Floats, panel: Panel) -> None:
 
 def _fit_durations(fit: Arrays, out: Floats, panel: Panel) -> None:
     lines, logs = panel.took_lines.astype(np.float64), panel.took_log
-    weight, seen = seasonal.bucket_sums(panel.took_lines, panel.minutes, panel.observed[:, 0])
+    weight, _seen = seasonal.bucket_sums(panel.took_lines, panel.minutes, panel.observed[:, 0])
     summed, _ = seasonal.bucket_sums(panel.took_lines * logs, panel.minutes, panel.observed[:, 0])
     mean = summed.sum((0, 1)) / np.maximum(weight.sum((0, 1)), 1)
     base = (summed.sum(0) + TOOK_PRIOR_LINES * mean) / (weight.sum(0) + TOOK_PRIOR_LINES)

@@ -29,7 +29,9 @@ def bucket_of(minutes: Minutes) -> NDArray[np.int64]:
     return (weekday >= 5) * 24 + minutes % DAY // 60
 
 
-def bucket_sums(counts: Floats, minutes: Minutes, observed: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def bucket_sums(
+    counts: Floats, minutes: Minutes, observed: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Per day and bucket: lines [D, 48, K] and observed minutes [D, 48]. Minutes are consecutive."""
     hour = minutes // 60
     starts = np.flatnonzero(np.r_[True, hour[1:] != hour[:-1]])

@@ -26,12 +26,12 @@ PARAMS: Mapping[str, tuple[str, ...]] = {
     "soft": ("K",),
     "soft_share": ("K",),
     "level": ("L", "S", "4"),
-    **{name: ("L", "S") for name in ("total_phi", "total_a", "total_up", "total_down", "mix_mean", "mix_sd")},
-    **{name: ("L", "K") for name in ("phi", "a", "up", "down")},
+    **dict.fromkeys(("total_phi", "total_a", "total_up", "total_down", "mix_mean", "mix_sd"), ("L", "S")),
+    **dict.fromkeys(("phi", "a", "up", "down"), ("L", "K")),
     "gap_rate": ("K",),
     "gap_offset": ("K",),
     "took_base": ("48", "D"),
-    **{name: ("H", "D") for name in ("took_v0", "took_v1", "took_up")},
+    **dict.fromkeys(("took_v0", "took_v1", "took_up"), ("H", "D")),
 }
 """Parameters of a shard by their axes: columns K, services S, durations D, lags L, horizons of durations H."""
 _FOREST = {"left": np.int32, "right": np.int32, "feature": np.int32, "border": np.float32, "path": np.float32}
@@ -86,7 +86,15 @@ def from_arrays(arrays: Mapping[str, NDArray], names: Mapping[str, Any]) -> Shar
         raise BadShard(f"the model's names are incomplete: {error}") from None
     columns = tuple(len(v.templates) + 2 for v in vocabularies)
     took = [2 * len(v.timed) + 1 for v in vocabularies]
-    sizes = {"K": sum(columns), "S": len(services), "D": sum(took), "L": len(LAGS), "H": len(TOOK_HORIZONS), "4": 4, "48": 48}
+    sizes = {
+        "K": sum(columns),
+        "S": len(services),
+        "D": sum(took),
+        "L": len(LAGS),
+        "H": len(TOOK_HORIZONS),
+        "4": 4,
+        "48": 48,
+    }
     if len(vocabularies) != len(services):
         raise BadShard(f"{len(services)} services are expected, found {len(vocabularies)} vocabularies")
     params = {}

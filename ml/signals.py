@@ -101,7 +101,9 @@ def traffic(panel: Panel, rates: Floats, follows: NDArray[np.bool_]) -> Traffic:
     wanted = sums(rates * counted, panel.starts)
     short, long = (log_ratio(rolling_sum(followers, w), rolling_sum(wanted, w)) for w in (SHORT, LONG))
     # The median of six stretches is what the hour was like, whatever happened in a quarter of it.
-    stretches = [np.concatenate([long[:1].repeat(back, 0), long[: len(long) - back]]) for back in range(0, 6 * LONG, LONG)]
+    stretches = [
+        np.concatenate([long[:1].repeat(back, 0), long[: len(long) - back]]) for back in range(0, 6 * LONG, LONG)
+    ]
     past = np.stack([np.ones_like(short), short, long, np.median(np.stack(stretches), axis=0)], axis=2)
     return Traffic(followers, panel.unknown, wanted, past.astype(np.float32))
 
@@ -148,7 +150,15 @@ def root_z(observed: Floats, wanted: Floats, phi: NDArray, a: NDArray) -> Floats
 
 
 def template_expected(
-    panel: Panel, counts: Floats, rates: Floats, flow: Traffic, ahead: Floats, follows: NDArray[np.bool_], horizon: int, phi: NDArray, a: NDArray
+    panel: Panel,
+    counts: Floats,
+    rates: Floats,
+    flow: Traffic,
+    ahead: Floats,
+    follows: NDArray[np.bool_],
+    horizon: int,
+    phi: NDArray,
+    a: NDArray,
 ) -> tuple[Floats, Floats]:
     """Observed and expected lines [T', K] at the level that the other templates have in the same window.
 

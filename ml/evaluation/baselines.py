@@ -29,7 +29,7 @@ def fixed_threshold_in_budget(train: Frame, test: Frame, budget: float) -> Alarm
     """The same, at the threshold that keeps the budget on the training days."""
     z = np.abs(_rate_z(train, train))
     days = len(z) / 1440
-    limits = np.quantile(z, 1 - 10.0**-THRESHOLDS[::5])
+    limits = np.quantile(z, 1 - 10.0 ** -THRESHOLDS[::5])
     limit = next((float(v) for v in limits if count_episodes(z, float(v)) <= budget * days), float(z.max()))
     return np.flatnonzero(np.abs(_rate_z(train, test)) > limit)
 
@@ -82,7 +82,9 @@ def _dense(frame: Frame) -> NDArray[np.float64]:
     total, errors = _total(frame)[:, None], frame.errors[:, None].astype(np.float64)
     hour = 2 * np.pi * (frame.minutes % 1440)[:, None] / 1440
     weekend = (bucket_of(frame.minutes) >= 24)[:, None]
-    parts = [np.log1p(x) for x in (total, errors, frame.distinct[:, None], rolling_sum(total, 5), rolling_sum(errors, 5))]
+    parts = [
+        np.log1p(x) for x in (total, errors, frame.distinct[:, None], rolling_sum(total, 5), rolling_sum(errors, 5))
+    ]
     parts += [np.log1p(total) - np.log1p(rolling_sum(total, 30) / 30), np.sin(hour), np.cos(hour), weekend]
     share = frame.counts / np.maximum(frame.counts.sum(1, keepdims=True), 1)
     parts.append(-(share * np.log(np.maximum(share, 1e-9))).sum(1, keepdims=True))

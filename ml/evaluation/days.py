@@ -105,9 +105,7 @@ def live(
     return ServiceDays(spec, START_MINUTE, counts, mean, log_ms, tuple(sorted(events, key=lambda e: e.row)))
 
 
-def negative_binomial(
-    mean: NDArray[np.floating], spread: float, chance: np.random.Generator
-) -> NDArray[np.int64]:
+def negative_binomial(mean: NDArray[np.floating], spread: float, chance: np.random.Generator) -> NDArray[np.int64]:
     """Counts with variance ``spread`` times the mean; plain Poisson where ``spread`` is 1 or less."""
     if spread <= 1:
         return chance.poisson(mean)

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from ml.evaluation.days import ServiceDays, negative_binomial
 from ml.evaluation.services import TemplateSpec, template_id, template_number
 
-FaultKind = Literal["new error", "error surge", "periodic stops", "traffic drop", "traffic surge", "mix shift", "latency"]
+FaultKind = Literal[
+    "new error", "error surge", "periodic stops", "traffic drop", "traffic surge", "mix shift", "latency"
+]
 COUNT_KINDS: tuple[FaultKind, ...] = (
     "new error",
     "error surge",
@@ -119,7 +121,9 @@ def plan(
     needed = len(order) * (APART + LONGEST) + 60
     slack = (end - first) - needed
     if slack < 0:
-        raise ValueError(f"{len(order)} faults need {needed} minutes, there are {end - first}: inject fewer or give more days")
+        raise ValueError(
+            f"{len(order)} faults need {needed} minutes, there are {end - first}: inject fewer or give more days"
+        )
     waits = np.sort(chance.integers(0, slack + 1, len(order)))
     rows = first + 60 + waits + np.arange(len(order)) * (APART + LONGEST)
     drawn = [draw(kind, int(row), targets, chance) for kind, row in zip(order, rows, strict=True)]

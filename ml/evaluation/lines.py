@@ -123,14 +123,18 @@ def inject(lines: pl.DataFrame, fault: Fault, start_minute: int, chance: np.rand
         stamps = part["timestamp"].to_numpy()[leaves]
         source = lines.filter(pl.col("template").is_in(list(fault.towards)))
         moved = _resampled(source, len(stamps), low, high, chance)
-        part = pl.concat([part.filter(pl.Series(~leaves)), moved.with_columns(pl.Series("timestamp", stamps[: len(moved)]))])
+        part = pl.concat(
+            [part.filter(pl.Series(~leaves)), moved.with_columns(pl.Series("timestamp", stamps[: len(moved)]))]
+        )
     else:
         slower = [_slower(line, fault.size) for line in part["line"].to_list()]
         part = part.with_columns(pl.Series("line", slower, pl.String))
     return pl.concat([others, part.select(others.columns).cast(dict(others.schema))]).sort("timestamp")  # pyright: ignore[reportArgumentType]
 
 
-def control(lines: pl.DataFrame, kind: Control, row: int, start_minute: int, chance: np.random.Generator) -> pl.DataFrame:
+def control(
+    lines: pl.DataFrame, kind: Control, row: int, start_minute: int, chance: np.random.Generator
+) -> pl.DataFrame:
     """The lines with something benign in them, from a row on: nothing that should be found."""
     import polars as pl
 

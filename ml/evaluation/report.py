@@ -11,12 +11,22 @@ from ml.evaluation.judge import Verdict
 
 def table(verdicts: Sequence[Verdict]) -> str:
     """A markdown table, the model first; recall and false findings with 95 % intervals."""
-    head = ["detector", "recall, six classes", "false a service-day", "median delay", *KINDS, "F1 by minute", "in alarm"]
+    head = [
+        "detector",
+        "recall, six classes",
+        "false a service-day",
+        "median delay",
+        *KINDS,
+        "F1 by minute",
+        "in alarm",
+    ]
     lines = [_row(head), _row(["---"] * len(head))]
     for v in verdicts:
         kinds = [f"{v.by_kind[kind].value:.2f}" for kind in KINDS]
         delay = f"{v.median_delay:.0f} min" if v.median_delay == v.median_delay else "-"
-        lines.append(_row([v.detector, str(v.recall), str(v.false_a_day), delay, *kinds, f"{v.f1:.2f}", f"{v.alarmed:.1%}"]))
+        lines.append(
+            _row([v.detector, str(v.recall), str(v.false_a_day), delay, *kinds, f"{v.f1:.2f}", f"{v.alarmed:.1%}"])
+        )
     return "\n".join(lines)
 
 
@@ -57,7 +67,10 @@ def plot(verdicts: Sequence[Verdict]) -> bytes:
         left.errorbar(
             max(v.false_a_day.value, 0.01),
             v.recall.value,
-            xerr=[[max(0, v.false_a_day.value - v.false_a_day.low)], [max(0, v.false_a_day.high - v.false_a_day.value)]],
+            xerr=[
+                [max(0, v.false_a_day.value - v.false_a_day.low)],
+                [max(0, v.false_a_day.high - v.false_a_day.value)],
+            ],
             yerr=[[max(0, v.recall.value - v.recall.low)], [max(0, v.recall.high - v.recall.value)]],
             fmt="o",
             label=v.detector,

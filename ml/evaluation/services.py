@@ -16,23 +16,143 @@ RATES = tuple(float(rate) for rate in np.geomspace(5, 3000, 10))
 
 Kind = Literal["traffic", "error", "periodic", "cron", "rare", "startup", "deployed"]
 
-_SUBJECTS = (
-    "order invoice basket session token cursor shard replica bucket packet quota lease ticket voucher parcel route "
-    "webhook snapshot journal manifest partition consumer producer listener dispatcher renderer resolver indexer ledger "
-    "gateway balance profile catalogue shipment refund coupon review upload thumbnail digest archive mailbox channel "
-    "subscription beacon tracker sampler planner broker courier depot warehouse pallet"
-).split()
-_VERBS = (
-    "accepted stored fetched validated routed resolved published consumed merged compacted rotated refreshed expired "
-    "scheduled dispatched reconciled rendered indexed flushed replayed acknowledged committed opened closed probed "
-    "throttled migrated mirrored sealed attached detached promoted demoted balanced queued drained resized trimmed "
-    "exported imported patched signed verified decoded encoded sampled scanned ranked cached warmed"
-).split()
-_ENDINGS = (
-    "for tenant|on node|in region|by worker|from queue|to bucket|after retry|under lease|with digest|at offset|via relay|"
-    "within budget|behind proxy|across zones|before deadline|during sweep"
-).split("|")
-_COMPLAINTS = "refused broken missing corrupt unreachable overloaded rejected stale truncated forbidden".split()
+_SUBJECTS = [
+    "order",
+    "invoice",
+    "basket",
+    "session",
+    "token",
+    "cursor",
+    "shard",
+    "replica",
+    "bucket",
+    "packet",
+    "quota",
+    "lease",
+    "ticket",
+    "voucher",
+    "parcel",
+    "route",
+    "webhook",
+    "snapshot",
+    "journal",
+    "manifest",
+    "partition",
+    "consumer",
+    "producer",
+    "listener",
+    "dispatcher",
+    "renderer",
+    "resolver",
+    "indexer",
+    "ledger",
+    "gateway",
+    "balance",
+    "profile",
+    "catalogue",
+    "shipment",
+    "refund",
+    "coupon",
+    "review",
+    "upload",
+    "thumbnail",
+    "digest",
+    "archive",
+    "mailbox",
+    "channel",
+    "subscription",
+    "beacon",
+    "tracker",
+    "sampler",
+    "planner",
+    "broker",
+    "courier",
+    "depot",
+    "warehouse",
+    "pallet",
+]
+_VERBS = [
+    "accepted",
+    "stored",
+    "fetched",
+    "validated",
+    "routed",
+    "resolved",
+    "published",
+    "consumed",
+    "merged",
+    "compacted",
+    "rotated",
+    "refreshed",
+    "expired",
+    "scheduled",
+    "dispatched",
+    "reconciled",
+    "rendered",
+    "indexed",
+    "flushed",
+    "replayed",
+    "acknowledged",
+    "committed",
+    "opened",
+    "closed",
+    "probed",
+    "throttled",
+    "migrated",
+    "mirrored",
+    "sealed",
+    "attached",
+    "detached",
+    "promoted",
+    "demoted",
+    "balanced",
+    "queued",
+    "drained",
+    "resized",
+    "trimmed",
+    "exported",
+    "imported",
+    "patched",
+    "signed",
+    "verified",
+    "decoded",
+    "encoded",
+    "sampled",
+    "scanned",
+    "ranked",
+    "cached",
+    "warmed",
+]
+_ENDINGS = [
+    "for tenant",
+    "on node",
+    "in region",
+    "by worker",
+    "from queue",
+    "to bucket",
+    "after retry",
+    "under lease",
+    "with digest",
+    "at offset",
+    "via relay",
+    "within budget",
+    "behind proxy",
+    "across zones",
+    "before deadline",
+    "during sweep",
+]
+_COMPLAINTS = [
+    "refused",
+    "broken",
+    "missing",
+    "corrupt",
+    "unreachable",
+    "overloaded",
+    "rejected",
+    "stale",
+    "truncated",
+    "forbidden",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +223,10 @@ def make_service(number: int, rate: float, chance: np.random.Generator) -> Servi
             templates.append(
                 TemplateSpec(words.info(), "periodic", every_minute, chance.uniform(0.05, 0.3), 60 / every_minute)
             )
-    errors = [max(0.05, rate * float(np.exp(chance.uniform(np.log(0.001), np.log(0.02))))) for _ in range(chance.integers(3, 6))]
+    errors = [
+        max(0.05, rate * float(np.exp(chance.uniform(np.log(0.001), np.log(0.02)))))
+        for _ in range(chance.integers(3, 6))
+    ]
     templates += [TemplateSpec(words.error(), "error", each, own_spread()) for each in errors]
     traffic = max(0.3 * rate, rate - sum(template.rate for template in templates))
     shares = 1 / np.arange(1, int(chance.integers(8, 40)) + 1) ** chance.uniform(0.8, 1.4)

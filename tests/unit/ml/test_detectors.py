@@ -67,7 +67,9 @@ def test_each_fault_is_found_by_the_signal_that_is_made_for_it(case: Case, found
     assert len(found) <= len(case.faults) + 2
 
 
-def test_an_explanation_says_what_the_counts_say(case: Case, shard: detectors.Shard, found: list[detectors.Episode]) -> None:
+def test_an_explanation_says_what_the_counts_say(
+    case: Case, shard: detectors.Shard, found: list[detectors.Episode]
+) -> None:
     scores = detectors.score(shard, [case.test])
     texts = {name: f"template {name} of <V>" for name in case.train.templates}
     labels = {"service_name": "service-0"}
@@ -87,7 +89,9 @@ def test_an_explanation_says_what_the_counts_say(case: Case, shard: detectors.Sh
         assert told.as_json()["templates"][0]["observed"] == told.templates[0].observed
 
 
-def test_an_explanation_of_a_new_error_names_it(case: Case, shard: detectors.Shard, found: list[detectors.Episode]) -> None:
+def test_an_explanation_of_a_new_error_names_it(
+    case: Case, shard: detectors.Shard, found: list[detectors.Episode]
+) -> None:
     scores = detectors.score(shard, [case.test])
     episode = of(case, found, case.faults[0])
     told = explain(
@@ -101,7 +105,9 @@ def test_an_explanation_of_a_new_error_names_it(case: Case, shard: detectors.Sha
     assert "23 lines" in told.sentence
 
 
-def test_a_latency_finding_says_milliseconds(case: Case, shard: detectors.Shard, found: list[detectors.Episode]) -> None:
+def test_a_latency_finding_says_milliseconds(
+    case: Case, shard: detectors.Shard, found: list[detectors.Episode]
+) -> None:
     scores = detectors.score(shard, [case.test])
     told = explain(shard, [case.test], scores, of(case, found, case.faults[3]), tenant="t", labels={}, texts={})
     assert told.observed > 2 * told.expected
@@ -128,7 +134,10 @@ def test_services_scored_together_get_what_each_gets_alone(case: Case, shard: de
     other = made(("traffic surge", 300, 3.0), rate=60.0, seed=8)
     other = replace(other, train=replace(other.train, service="b"), test=replace(other.test, service="b"))
     fits = [detectors.fit_service(c.train, c.vocabulary) for c in (case, other)]
-    alone = [detectors.score(detectors.join([fit], with_forest=False), [c.test]) for fit, c in zip(fits, (case, other), strict=True)]
+    alone = [
+        detectors.score(detectors.join([fit], with_forest=False), [c.test])
+        for fit, c in zip(fits, (case, other), strict=True)
+    ]
     together = detectors.score(detectors.join(fits, with_forest=False), [case.test, other.test])
     new = detectors.NEW_ERRORS  # drawn towards what the shard has in common
     for number, one in enumerate(alone):
@@ -209,7 +218,9 @@ def test_frames_of_other_services_or_too_few_minutes_are_refused(case: Case, sha
 
 def test_vocabularies_hold_at_most_so_many_templates_and_keep_errors() -> None:
     rows = [(5, f"t{n}", 1000 - n) for n in range(600)]
-    table = tally(rows).with_columns(pl.when(pl.col("template") == "t599").then(pl.col("lines")).otherwise(0).alias("errors"))
+    table = tally(rows).with_columns(
+        pl.when(pl.col("template") == "t599").then(pl.col("lines")).otherwise(0).alias("errors")
+    )
     vocabulary = choose_vocabulary(table)
     assert isinstance(vocabulary, Vocabulary)
     assert len(vocabulary.templates) == 300
