@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from onecollector_resources.settings import Settings
-from onecollector_resources.storage.objects import ObjectStore, as_url, open_store
+from onecollector_resources.storage.objects import ObjectStore, PutConflict, as_url, open_store
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from ml.template_days import DayCounter
-    from ml.template_store import StoredTemplates
+    from ml.template_store import StoredTemplates, TemplateStore
     from ml.templates import TemplateMiner
     from onecollector_resources.exports.dataset import ExportDataset
 
 DAY_NS = 86_400 * 10**9
+
+ATTEMPTS = 3
+"""How often a day is counted because another run kept what it learned meanwhile."""
 
 
 def model_store(settings: Settings) -> ObjectStore:
@@ -59,3 +65,55 @@ def count_day(settings: Settings, state: StoredTemplates, dataset: ExportDataset
     for manifest, table in dataset.tables(["timestamp", "line", "severity"]):
         counter.add(manifest.partition.service, pl.DataFrame(pl.from_arrow(table)))
     return counter
+
+
+@dataclass(frozen=True, slots=True)
+class CountedDay:
+    """A tenant's day as it was counted and kept. ``facts``: lines, overflow, cut, and incomplete partitions."""
+
+    tenant: str
+    counts: pl.DataFrame
+    state: StoredTemplates
+    kept: TemplateStore
+    facts: dict[str, int]
+
+
+def count_and_keep(settings: Settings, store: ObjectStore, tenant: str, day: date) -> CountedDay:
+    """Count a tenant's day and keep it, anew where another run kept its own meanwhile.
+
+    Raises StoreError, PutConflict after ATTEMPTS of them, TemplateStoreError, DatasetError.
+    """
+    from ml.template_store import TemplateStore
+
+    kept = TemplateStore(store, tenant)
+    for attempt in range(1, ATTEMPTS + 1):
+        state = kept.load()
+        dataset = exported_day(settings, tenant, day)
+        counter = count_day(settings, state, dataset, day)
+        counts = counter.frame()
+        state.take(counter.miner)
+        counter.note_seen(state)
+        facts = {
+            "lines": counter.tally.lines,
+            "overflow": overflow_of(counts),
+            "cut": counter.tally.cut,
+            "incomplete": len(dataset.incomplete),
+        }
+        try:
+            kept.save(state)
+            kept.save_day(day, counts, facts)
+        except PutConflict:
+            if attempt == ATTEMPTS:
+                raise
+            continue
+        return CountedDay(tenant, counts, state, kept, facts)
+    raise AssertionError("unreachable")
+
+
+def overflow_of(counts: pl.DataFrame) -> int:
+    """Lines of a day's counts that have no template of their own."""
+    import polars as pl
+
+    from ml.templates import OVERFLOW
+
+    return int(counts.filter(pl.col("id") == OVERFLOW)["lines"].sum())

@@ -8,21 +8,16 @@ overflow and fails the check, not the run.
 import html
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from typing import Any
 
 import dagster as dg
 
 from onecollector_assets.presentation import markdown_table
-from onecollector_assets.template_counts import count_day, day_start_ns, exported_day, model_store
+from onecollector_assets.template_counts import CountedDay, count_and_keep, day_start_ns, model_store
 from onecollector_resources.dagster_resources import OneCollectorResource
 from onecollector_resources.settings import SettingsError, load_settings
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from ml.template_store import StoredTemplates, TemplateStore
 
 FEW_OVERFLOW = 0.01
 """Share of a day's lines without a template of their own that is still well."""
@@ -48,8 +43,8 @@ DAYS = dg.DailyPartitionsDefinition(start_date=first_day(), timezone="UTC")
     description="Kinds of lines of a day, with counts: what is new, what is gone. Look: onecollector templates list",
     kinds={"parquet", "polars"},
     owners=["team:platform"],
-    # What is known of templates has one writer at a time.
-    pool="log_templates",
+    # Day after day in one run: each goes on from what the one before has learned.
+    backfill_policy=dg.BackfillPolicy.single_run(),
     check_specs=[
         dg.AssetCheckSpec(
             WELL,
@@ -59,53 +54,18 @@ DAYS = dg.DailyPartitionsDefinition(start_date=first_day(), timezone="UTC")
     ],
 )
 def log_templates(context: dg.AssetExecutionContext, onecollector: OneCollectorResource):
-    from ml.template_store import TemplateStore
-
     settings = onecollector.settings()
     store = model_store(settings)
-    day = date.fromisoformat(context.partition_key)
-    began = time.monotonic()
-    rows: list[tuple[object, ...]] = []
-    new: list[tuple[object, ...]] = []
-    gone: list[tuple[object, ...]] = []
-    lines = templates = overflow = incomplete = 0
-    for tenant in settings.tenants:
-        kept = TemplateStore(store, tenant)
-        state = kept.load()
-        dataset = exported_day(settings, tenant, day)
-        counter = count_day(settings, state, dataset, day)
-        counts = counter.frame()
-        state.take(counter.miner)
-        counter.note_seen(state)
-        kept.save(state)
-        facts = {"lines": counter.tally.lines, "overflow": counter.tally.overflow, "cut": counter.tally.cut}
-        kept.save_day(day, counts, {**facts, "incomplete": len(dataset.incomplete)})
-        lines, overflow = lines + counter.tally.lines, overflow + counter.tally.overflow
-        templates, incomplete = templates + counts.height, incomplete + len(dataset.incomplete)
-        rows += services_of(tenant, counts)
-        new += never_seen_before(tenant, state, counts, day)
-        gone += vanished(tenant, kept, state, counts, day)
-        context.log.info("%s: %s lines, %s templates", tenant, counter.tally.lines, counts.height)
-    context.add_asset_metadata(
-        {
-            "lines": lines,
-            "templates": templates,
-            "new templates": len(new),
-            "vanished templates": len(gone),
-            "overflow": overflow,
-            "incomplete partitions": incomplete,
-            "services": dg.MetadataValue.md(
-                markdown_table(("tenant", "service", "lines", "templates", "errors"), rows)
-            ),
-            "new": dg.MetadataValue.md(markdown_table(("tenant", "service", "lines", "id", "template"), new)),
-            "vanished": dg.MetadataValue.md(
-                markdown_table(("tenant", "service", "lines the day before", "id", "template"), gone)
-            ),
-            "where": dg.MetadataValue.path(store.url),
-            "look": f"onecollector templates list --day {day}",
-            "seconds": round(time.monotonic() - began, 2),
-        }
-    )
+    lines = overflow = 0
+    for key in context.partition_keys:
+        began = time.monotonic()
+        day = date.fromisoformat(key)
+        counted = [count_and_keep(settings, store, tenant, day) for tenant in settings.tenants]
+        seconds = round(time.monotonic() - began, 2)
+        metadata = {**day_metadata(counted, day), "where": dg.MetadataValue.path(store.url), "seconds": seconds}
+        context.add_asset_metadata(metadata, partition_key=key)
+        context.log.info("%s: %s lines, %s templates", day, metadata["lines"], metadata["templates"])
+        lines, overflow = lines + metadata["lines"], overflow + metadata["overflow"]
 
     yield dg.Output(None)
     yield dg.AssetCheckResult(
@@ -116,43 +76,62 @@ def log_templates(context: dg.AssetExecutionContext, onecollector: OneCollectorR
     )
 
 
-def services_of(tenant: str, counts: "pl.DataFrame") -> Iterator[tuple[object, ...]]:
+def day_metadata(counted: Sequence[CountedDay], day: date) -> dict[str, Any]:
+    """What people look at: figures over all tenants of a day, and what is new and gone."""
+    new = [row for one in counted for row in never_seen_before(one, day)]
+    gone = [row for one in counted for row in vanished(one, day)]
+    services = [row for one in counted for row in services_of(one)]
+    where = ("tenant", "service")
+    return {
+        "lines": sum(one.facts["lines"] for one in counted),
+        "templates": sum(one.counts.height - bool(one.facts["overflow"]) for one in counted),
+        "new templates": len(new),
+        "vanished templates": len(gone),
+        "overflow": sum(one.facts["overflow"] for one in counted),
+        "incomplete partitions": sum(one.facts["incomplete"] for one in counted),
+        "services": dg.MetadataValue.md(markdown_table((*where, "lines", "templates", "errors"), services)),
+        "new": dg.MetadataValue.md(markdown_table((*where, "lines", "id", "template"), new)),
+        "vanished": dg.MetadataValue.md(markdown_table((*where, "lines the day before", "id", "template"), gone)),
+        "look": f"onecollector templates list --day {day}",
+    }
+
+
+def services_of(one: CountedDay) -> Iterator[tuple[object, ...]]:
     """A row for each service, the most lines first."""
     import polars as pl
 
-    sums = counts.group_by("service").agg(pl.col("lines").sum(), pl.len().alias("templates"), pl.col("errors").sum())
-    for service, lines, templates, errors in sums.sort("lines", descending=True).iter_rows():
-        yield tenant, service or "(none)", f"{lines:,}", templates, f"{errors:,}"
+    sums = one.counts.group_by("service").agg(
+        pl.col("lines").sum(), pl.len().alias("templates"), pl.col("errors").sum()
+    )
+    for service, lines, templates, errors in sums.sort("lines", "service", descending=[True, False]).iter_rows():
+        yield one.tenant, service or "(none)", f"{lines:,}", templates, f"{errors:,}"
 
 
-def never_seen_before(
-    tenant: str, state: "StoredTemplates", counts: "pl.DataFrame", day: date
-) -> list[tuple[object, ...]]:
+def never_seen_before(one: CountedDay, day: date) -> list[tuple[object, ...]]:
     """Rows for templates whose first line ever is of this day; none on a tenant's first day, when all would be."""
-    start_ns = day_start_ns(day)
-    if not any(seen.first_ns < start_ns for seen in state.seen.values()):
+    start_ns, seen = day_start_ns(day), one.state.seen
+    if not any(when.first_ns < start_ns for when in seen.values()):
         return []
     return [
-        (tenant, row["service"] or "(none)", f"{row['lines']:,}", row["id"], unmarked(row["template"]))
-        for row in counts.iter_rows(named=True)
-        if (seen := state.seen.get((row["service"], row["id"]))) and seen.first_ns >= start_ns
+        _row(one, row, "lines")
+        for row in one.counts.iter_rows(named=True)
+        if (when := seen.get((row["service"], row["id"]))) and when.first_ns >= start_ns
     ]
 
 
-def vanished(
-    tenant: str, kept: "TemplateStore", state: "StoredTemplates", counts: "pl.DataFrame", day: date
-) -> list[tuple[object, ...]]:
+def vanished(one: CountedDay, day: date) -> list[tuple[object, ...]]:
     """Rows for templates that had lines the day before and have none now."""
     from ml.template_days import difference
 
-    before = kept.load_day(day - timedelta(days=1))
+    before = one.kept.load_day(day - timedelta(days=1))
     if before is None:
         return []
-    return [
-        (tenant, row["service"] or "(none)", f"{row['before']:,}", row["id"], unmarked(row["template"]))
-        for row in difference(before[1], counts, state).iter_rows(named=True)
-        if row["what"] == "gone"
-    ]
+    rows = difference(before[1], one.counts, one.state).iter_rows(named=True)
+    return [_row(one, row, "before") for row in rows if row["what"] == "gone"]
+
+
+def _row(one: CountedDay, row: Mapping[str, Any], count: str) -> tuple[object, ...]:
+    return one.tenant, row["service"] or "(none)", f"{row[count]:,}", row["id"], unmarked(row["template"])
 
 
 def unmarked(text: str) -> str:

@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
+from ml.template_store import StoredTemplates, TemplateStore
 from onecollector.cli.main import app
 from onecollector_assets.templates import log_templates
 from onecollector_resources.dagster_resources import OneCollectorResource
@@ -81,6 +82,38 @@ def test_a_day_tells_what_is_new_and_what_is_gone(shop: Path) -> None:
     assert {name: again[name] for name in again if name != "seconds"} == {
         n: second[n] for n in second if n != "seconds"
     }
+
+
+def test_days_that_are_filled_in_go_on_from_each_other(shop: Path) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [log_templates],
+            instance=instance,
+            tags={
+                "dagster/asset_partition_range_start": "2026-11-03",
+                "dagster/asset_partition_range_end": "2026-11-04",
+            },
+            resources={"onecollector": OneCollectorResource(), "io_manager": dg.mem_io_manager},
+        )
+    events = result.asset_materializations_for_node("log_templates")
+    assert [(event.partition, event.metadata["new templates"].value) for event in events] == [
+        ("2026-11-03", 0),
+        ("2026-11-04", 1),
+    ]
+
+
+def test_of_two_that_count_at_once_the_second_counts_again(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save, calls = TemplateStore.save, []
+
+    def overtaken(self: TemplateStore, state: StoredTemplates) -> None:
+        calls.append(state.etag)
+        if len(calls) == 1:
+            save(self, StoredTemplates())
+        save(self, state)
+
+    monkeypatch.setattr(TemplateStore, "save", overtaken)
+    told, _ = materialize("2026-11-03")
+    assert (told["templates"], len(calls)) == (3, 2)
 
 
 def test_a_day_without_lines_is_well(shop: Path) -> None:

@@ -112,10 +112,11 @@ def test_it_does_not_matter_how_lines_are_cut_into_batches(system: str, places: 
 
 def test_services_in_one_call_are_as_each_in_its_own() -> None:
     systems = ["sshd", "cluster", "json", "application"]
-    rows = [(name, line) for number in range(200) for name in systems for line, _ in [lines_of(name, 200)[number]]]
+    lines = {name: [line for line, _ in lines_of(name, 200)] for name in systems}
+    rows = [(name, lines[name][number]) for number in range(200) for name in systems]
     together = TemplateMiner().mine(pl.Series([line for _, line in rows]), pl.Series([name for name, _ in rows]))
     for name in systems:
-        alone = TemplateMiner().mine(pl.Series([line for line, _ in lines_of(name, 200)]), name)
+        alone = TemplateMiner().mine(pl.Series(lines[name]), name)
         assert [i for i, (service, _) in zip(together.ids(), rows, strict=True) if service == name] == alone.ids()
 
 
