@@ -22,6 +22,8 @@ WINSOR = 0.995
 LEAST_LINES = 50
 """A template with fewer lines has no tail of its own: that it appears is for ``new_errors`` and for notices to say."""
 FOLLOW_WINDOW = 10
+LEAST_RELIABLE = 0.25
+"""Share of the variance of a service's traffic that is taken for more than chance, at least."""
 REGULAR_GAPS = 50
 """A template that came back less often than this has no known rhythm."""
 SOFT = 0.5
@@ -67,12 +69,18 @@ def _followers(panel: Panel, base: NDArray[np.float64]) -> tuple[NDArray[np.bool
     total = (windows * counted).sum(1, keepdims=True)
     rest = (total - windows * counted) / np.maximum((mean * counted).sum() - mean * counted, 1e-9) - 1
     own = windows / mean - 1
-    power = np.maximum((rest**2).sum(0), 1e-9)
-    slope = (rest * own).sum(0) / power
+    # What changes from one window to the next is mostly chance, and chance in the rest makes every slope too flat.
+    square = np.maximum((rest**2).mean(0), 1e-9)
+    power = (
+        np.maximum(square - (np.diff(rest, axis=0) ** 2).mean(0) / 2, LEAST_RELIABLE * square)
+        if len(rest) > 1
+        else square
+    )
+    slope = (rest * own).mean(0) / power
     residual = own - slope * rest
-    error = np.sqrt((residual**2).sum(0) / power / max(1, len(windows) - 1))
+    error = np.sqrt((residual**2).mean(0) * square / max(1, len(windows) - 1)) / power
     spread = (residual**2).mean(0) * mean
-    follows = (slope > 0.5) | ((error > 0.35) & (slope > -error))
+    follows = slope + 1.5 * error > 0.6
     if not (follows & counted).any():
         follows = np.ones_like(follows)
     return follows, np.clip(spread, 0.1, 100).astype(np.float32)

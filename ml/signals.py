@@ -168,9 +168,12 @@ def template_expected(
     rows = len(flow.past) - HISTORY
     observed = recent(counts, rows, horizon)
     wanted = recent(rates, rows, horizon)
-    weight = 1 / np.maximum(a, 1e-3)
-    lines = recent(flow.followers, rows, horizon) / phi + ahead * weight
-    season = recent(flow.expected, rows, horizon) / phi + weight
+    seen, season = recent(flow.followers, rows, horizon), recent(flow.expected, rows, horizon)
+    # Where the level is plainly not the foretold one, as in a burst, what was foretold counts for as little.
+    surprise = np.square(seen / np.maximum(season, 1) - ahead) - phi * ahead / np.maximum(season, 1)
+    weight = 1 / np.maximum(np.maximum(a, 1e-3), surprise)
+    lines = seen / phi + ahead * weight
+    season = season / phi + weight
     own = (follows & (panel.kind != ERROR_SUM)) / by_column(phi, panel.owner)
     ratio = (by_column(lines, panel.owner) - observed * own) / (by_column(season, panel.owner) - wanted * own)
     np.copyto(ratio, 1, where=~follows)
