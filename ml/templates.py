@@ -220,13 +220,18 @@ def _texts(lines: pl.Series, light: bool, masks: tuple[str, ...]) -> tuple[pl.Se
 
 
 def _distinct(texts: pl.Series) -> tuple[pl.Series, np.ndarray[Any, Any]]:
-    """Texts by first appearance, and which of them each row has."""
+    """Texts by first appearance, and which of them each row has. Equal 64-bit hashes count as equal texts."""
+    code, codes = _coded(texts.hash().to_numpy())
+    return texts.gather(_first_rows(code, codes)), code
+
+
+def _coded(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int]:
+    """Each value's number by first appearance, and how many there are. By hashing: a sort takes ten times as long."""
     import numpy as np
     import pyarrow as pa
 
-    encoded: Any = texts.rechunk().to_arrow().cast(pa.large_string()).dictionary_encode()
-    code = encoded.indices.to_numpy().astype(np.int64)
-    return texts.gather(_first_rows(code, len(encoded.dictionary))), code
+    encoded: Any = pa.array(values).dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), len(encoded.dictionary)
 
 
 def _first_rows(code: np.ndarray[Any, Any], codes: int) -> np.ndarray[Any, Any]:
@@ -255,11 +260,9 @@ def _pairs(
 
     if of_line is None:
         return np.zeros(texts, np.int64), np.arange(texts), code
-    keys, first, inverse = np.unique(of_line * max(texts, 1) + code, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    return keys[order] // max(texts, 1), keys[order] % max(texts, 1), rank[inverse]
+    pair_of, pairs = _coded(of_line * max(texts, 1) + code)
+    first = _first_rows(pair_of, pairs)
+    return of_line[first], code[first], pair_of
 
 
 def _living(
