@@ -7,6 +7,7 @@ that), every baseline in the same run. ``--quick`` takes one seed and extrapolat
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from dataclasses import replace
 from functools import cache, partial
@@ -89,15 +90,16 @@ def scoring(services: int = 500) -> tuple[float, float, float]:
     return counted, scored, counted + scored
 
 
-def train(services: int) -> tuple[float, float]:
-    """Seconds, and the most memory of all processes together in GB."""
+def train(services: int) -> tuple[float, float, float]:
+    """Seconds, CPU seconds of the workers, and the most memory of all processes together in GB."""
     names = [f"service-{number}" for number in range(services)]
     most, began = 0, time.perf_counter()
     for _ in training.train_shards(load, training.shards_of(names)):
         here = psutil.Process()
         parts = [process.memory_info().rss for process in (here, *here.children(recursive=True))]
         most = max(most, sum(parts))
-    return time.perf_counter() - began, most / 1e9
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter() - began, used.ru_utime + used.ru_stime, most / 1e9
 
 
 def main() -> None:
@@ -107,7 +109,7 @@ def main() -> None:
     row = partial(dict, reach=None, better="lower")
     counted, scored, both = scoring()
     services = 100 if quick else 1_000
-    seconds, memory = train(services)
+    seconds, cpu, memory = train(services)
     rows = [
         row(what="500 services x 1 minute: counts into frames", value=round(counted, 3), unit="s CPU"),
         row(what="500 services x 1 minute: evidence and episodes", value=round(scored, 3), unit="s CPU"),
@@ -118,6 +120,7 @@ def main() -> None:
             unit="s",
             reach=300 * services / 1000,
         ),
+        row(what="training, CPU of both workers, a service", value=round(cpu / services, 3), unit="s CPU"),
         row(what="training, most memory of all processes", value=round(memory, 2), unit="GB", reach=3),
     ]
     verdicts = harness.examine(harness.SEEDS[:1] if quick else harness.SEEDS, tell=print)

@@ -72,9 +72,9 @@ def fit_forest(evidence: Sequence[Floats], seed: int) -> Forest | None:
     rows = np.concatenate(parts).astype(np.float32) if parts else np.zeros((0, 1), np.float32)
     if len(rows) < LEAST_ROWS:
         return None
-    model = IsolationForest(n_estimators=TREES, max_samples=SAMPLE, random_state=seed).fit(
-        np.minimum(rows, MOST_DIGITS)
-    )
+    # The stubs know the default, "auto", and take it for the type.
+    model = IsolationForest(n_estimators=TREES, max_samples=SAMPLE, random_state=seed)  # pyright: ignore[reportArgumentType]
+    model.fit(np.minimum(rows, MOST_DIGITS))
     return from_trees([estimator.tree_ for estimator in model.estimators_])
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.features import Frame
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
+"""Single precision where it is kept, half or double on the way there."""
 INFO, ERROR, ERROR_SUM = 0, 1, 2
 """Kinds of a column."""
 

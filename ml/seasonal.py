@@ -8,6 +8,8 @@ what the *other* days say, or no training day would ever look unusual.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +21,7 @@ PRIOR_LINES = 25.0
 """How many lines' worth of evidence (over-dispersion taken off) the prior counts for in each hour."""
 LEAST_RATE = 1e-6
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Minutes = NDArray[np.int64]
 
 

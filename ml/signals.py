@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,7 @@ CHANNELS = (
 )
 """Order of the last axis of ``channels``; the forest's vote is added by ``detectors.py``."""
 
-Params = Mapping[str, NDArray[np.generic]]
+Params = Mapping[str, NDArray[Any]]
 """A fitted shard, see ``fitting.py``: arrays over columns [K], durations [D] or services [S]."""
 
 
@@ -73,13 +74,13 @@ class Traffic:
 
 def expected_counts(fit: Params, panel: Panel) -> Floats:
     """Lines a minute by the season [T, K], nought where nobody looked."""
-    rates = expected(fit["rates"], panel.minutes)  # pyright: ignore[reportArgumentType]
+    rates = expected(fit["rates"], panel.minutes)
     if not panel.observed.all():
         rates *= by_column(panel.observed, panel.owner)
     return rates
 
 
-def by_column(per_service: NDArray[np.generic], owner: NDArray[np.intp]) -> NDArray:
+def by_column(per_service: NDArray[Any], owner: NDArray[np.intp]) -> NDArray:
     """[.., S] spread over columns [.., K]."""
     return per_service if per_service.shape[-1] == 1 else per_service[..., owner]
 
@@ -262,7 +263,7 @@ def channels(fit: Params, panel: Panel) -> Floats:
         if horizon > 1:
             spread = (mix(panel, z, wanted) - fit["mix_mean"][number]) / fit["mix_sd"][number]
             np.maximum(out[:, :, 8], spread, out=out[:, :, 8])
-    base = np.log(expected(fit["took_base"], panel.minutes))  # pyright: ignore[reportArgumentType]
+    base = np.log(expected(fit["took_base"], panel.minutes))
     for number, horizon in enumerate(TOOK_HORIZONS):
         z = took_z(*took_window(panel, base, horizon), fit["took_v0"][number], fit["took_v1"][number])
         np.maximum(out[:, :, 9], maxima(z / fit["took_up"][number], panel.took_starts), out=out[:, :, 9])

@@ -80,7 +80,7 @@ def live(
     rows = (quiet_days + test_days) * DAY
     events = [
         Event(int(row), BURST_MINUTES, "burst", float(chance.uniform(2, 4)))
-        for row in np.sort(chance.integers(0, rows - 10, chance.poisson(BURSTS_A_DAY * rows / DAY)))
+        for row in np.sort(chance.integers(0, rows - 10, int(chance.poisson(BURSTS_A_DAY * rows / DAY))))
     ]
     if test_days:
         low, high = quiet_days * DAY, rows
@@ -148,7 +148,8 @@ def _column(
         return np.full(rows, template.rate), counts
     mean = np.zeros(rows)
     if template.kind == "cron":
-        mean[int(chance.integers(0, template.period)) :: int(template.period)] = template.rate
+        period = int(template.period)
+        mean[int(chance.integers(0, period)) :: period] = template.rate
     elif template.kind == "rare":
         mean[:] = template.rate
     else:

@@ -116,8 +116,8 @@ def plan(
 
     Raises ValueError where the rows do not hold so many.
     """
-    order = [kind for kind in kinds for _ in range(each)]
-    chance.shuffle(order)
+    every = [kind for kind in kinds for _ in range(each)]
+    order = [every[n] for n in chance.permutation(len(every))]
     needed = len(order) * (APART + LONGEST) + 60
     slack = (end - first) - needed
     if slack < 0:
@@ -140,7 +140,8 @@ def into_days(days: ServiceDays, faults: Sequence[Fault], chance: np.random.Gene
         part = counts[rows][:, hit]
         if fault.kind == "new error":
             templates.append(new_error(fault.size, chance))
-            counts, log_ms, mean = (np.pad(table, ((0, 0), (0, 1))) for table in (counts, log_ms, mean))
+            wider = ((0, 0), (0, 1))
+            counts, log_ms, mean = np.pad(counts, wider), np.pad(log_ms, wider), np.pad(mean, wider)
             counts[rows, -1] = chance.poisson(fault.size, fault.minutes)
         elif fault.kind == "error surge":
             more = (fault.size - 1) * mean[rows][:, hit].astype(np.float64)

@@ -6,7 +6,7 @@ were not looked at while the detectors were made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,14 +102,23 @@ def examine(
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[Verdict]:
     """The model, the model without its forest, and every baseline, over all seeds."""
+    return examine_cases((own_cases(seed, rates, each) for seed in seeds), budget, tell=tell)
+
+
+def examine_cases(
+    shards: Iterable[Sequence[Case]],
+    budget: float = detectors.DEFAULT_BUDGET,
+    *,
+    tell: Callable[[str], None] = lambda text: None,
+) -> list[Verdict]:
+    """The same for any cases; those of one shard are fitted together."""
     runs: dict[str, list[Run]] = {MODEL: [], f"{MODEL} without the forest": [], **{name: [] for name in BASELINES}}
-    for seed in seeds:
-        cases = own_cases(seed, rates, each)
+    for number, cases in enumerate(shards):
         runs[MODEL] += model_runs(cases, budget)
         runs[f"{MODEL} without the forest"] += model_runs(cases, budget, with_forest=False)
         for name, rule in BASELINES.items():
             runs[name] += baseline_runs(cases, rule, budget)
-        tell(f"seed {seed}: {len(cases)} services")
+        tell(f"shard {number + 1}: {len(cases)} services examined")
     return [judge(name, some) for name, some in runs.items()]
 
 

@@ -104,7 +104,7 @@ def inject(lines: pl.DataFrame, fault: Fault, start_minute: int, chance: np.rand
         part = _spread(added, None, True, low, high, chance)
     elif fault.kind == "error surge":
         source = lines.filter(pl.col("template").is_in(list(fault.templates)))
-        span = max(1.0, (lines["timestamp"].max() - lines["timestamp"].min()) / MINUTE_NS)  # pyright: ignore[reportOperatorIssue,reportArgumentType]
+        span = max(1.0, _minutes(lines))
         number = int(chance.poisson((fault.size - 1) * len(source) / span * fault.minutes))
         part = pl.concat([part, _resampled(source, number, low, high, chance)])
     elif fault.kind == "periodic stops":
@@ -184,7 +184,8 @@ def _resampled(source: pl.DataFrame, number: int, low: int, high: int, chance: n
 
 
 def _minutes(lines: pl.DataFrame) -> float:
-    return (lines["timestamp"].max() - lines["timestamp"].min()) / MINUTE_NS  # pyright: ignore[reportOperatorIssue,reportArgumentType]
+    stamps = lines["timestamp"].to_numpy()
+    return float(stamps.max() - stamps.min()) / MINUTE_NS if len(stamps) else 0.0
 
 
 def _slower(line: str, factor: float) -> str:
