@@ -99,16 +99,8 @@ class TemplateStore:
         if found is None:
             return StoredTemplates()
         etag, manifest, frame = found
-        state = StoredTemplates(etag=etag)
-        for row in frame.iter_rows(named=True):
-            service, identity = row["service"], row["id"]
-            if row["merged_into"] is not None:
-                state.merged_into.setdefault(service, {})[identity] = row["merged_into"]
-                continue
-            template = Template(identity, row["founded_by"], row["shape"], tuple(row["tokens"]))
-            state.services.setdefault(service, []).append(template)
-            if row["first_ns"] is not None:
-                state.seen[service, identity] = Seen(row["first_ns"], row["last_ns"])
+        state = of_table(frame)
+        state.etag = etag
         if manifest["masks"] != MASKS_VERSION:
             # Texts are masked otherwise now: what was known does not cover them, its ids stay for what was counted.
             state.services.clear()
@@ -116,20 +108,9 @@ class TemplateStore:
 
     def save(self, state: StoredTemplates) -> None:
         """Keep the tenant's templates. Raises PutConflict where another wrote since ``state`` was read."""
-        import polars as pl
-
-        schema = {
-            "service": pl.String,
-            "id": pl.String,
-            "founded_by": pl.String,
-            "shape": pl.String,
-            "tokens": pl.List(pl.String),
-            "first_ns": pl.Int64,
-            "last_ns": pl.Int64,
-            "merged_into": pl.String,
-        }
-        frame = pl.DataFrame(list(_rows(state)), schema=schema, orient="row")
-        state.etag = self._write("templates.json", "templates", frame, {"services": len(state.services)}, state.etag)
+        state.etag = self._write(
+            "templates.json", "templates", to_table(state), {"services": len(state.services)}, state.etag
+        )
 
     def days(self) -> list[date]:
         """Days of which counts are kept, in order."""
@@ -222,6 +203,38 @@ class TemplateStore:
 
 
 _FIELDS = {"file": str, "sha256": str, "bytes": int, "rows": int, "masks": int}
+
+
+def to_table(state: StoredTemplates) -> pl.DataFrame:
+    """Everything that is known, a row for each template."""
+    import polars as pl
+
+    schema = {
+        "service": pl.String,
+        "id": pl.String,
+        "founded_by": pl.String,
+        "shape": pl.String,
+        "tokens": pl.List(pl.String),
+        "first_ns": pl.Int64,
+        "last_ns": pl.Int64,
+        "merged_into": pl.String,
+    }
+    return pl.DataFrame(list(_rows(state)), schema=schema, orient="row")
+
+
+def of_table(frame: pl.DataFrame) -> StoredTemplates:
+    """What ``to_table`` made a table of."""
+    state = StoredTemplates()
+    for row in frame.iter_rows(named=True):
+        service, identity = row["service"], row["id"]
+        if row["merged_into"] is not None:
+            state.merged_into.setdefault(service, {})[identity] = row["merged_into"]
+            continue
+        template = Template(identity, row["founded_by"], row["shape"], tuple(row["tokens"]))
+        state.services.setdefault(service, []).append(template)
+        if row["first_ns"] is not None:
+            state.seen[service, identity] = Seen(row["first_ns"], row["last_ns"])
+    return state
 
 
 def _rows(state: StoredTemplates) -> Iterator[Sequence[Any]]:
