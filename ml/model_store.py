@@ -36,6 +36,7 @@ from ml.model_manifest import (
     to_bytes,
 )
 from ml.shard_arrays import BadShard, from_arrays, to_arrays
+from ml.template_store import StoredTemplates, of_table, to_table
 from onecollector_resources.storage.objects import ObjectCorrupt, ObjectMissing, ObjectStore, PutConflict
 
 LARGEST = 64 << 20
@@ -108,11 +109,17 @@ class ModelStore:
         evaluation: Mapping[str, Any],
         learned: Learned,
         parent: str,
+        templates: StoredTemplates,
     ) -> ModelManifest:
-        """Keep a model: packed shards (``packed``), facts of its services and its evaluation. Nothing serves it yet."""
+        """Keep a model: packed shards (``packed``), facts of its services, its evaluation, and the templates that its
+        vocabularies are of. Nothing serves it yet.
+        """
         parts: dict[str, bytes] = {}
         for number, (arrays, text) in enumerate(zip(shards, names, strict=True)):
             parts[f"shard-{number:04}.npz"], parts[f"shard-{number:04}.json"] = arrays, text
+        opened = io.BytesIO()
+        to_table(templates).write_parquet(opened, compression="zstd")
+        parts["templates.parquet"] = opened.getvalue()
         parts["services.json"] = orjson.dumps([asdict(one) for one in services])
         parts["eval.json"] = orjson.dumps(
             evaluation, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
@@ -206,6 +213,18 @@ class ModelStore:
         """Raises ModelRefused."""
         return [ServiceFacts(**row) for row in orjson.loads(self.file(manifest, "services.json"))]
 
+    def templates(self, manifest: ModelManifest) -> StoredTemplates:
+        """The templates that its vocabularies are of: what lines are mined with for this model. Raises ModelRefused."""
+        import polars as pl
+
+        try:
+            return of_table(pl.read_parquet(io.BytesIO(self.file(manifest, "templates.parquet"))))
+        except (pl.exceptions.PolarsError, KeyError, TypeError) as error:
+            where = f"{self.store.url}/{manifest.prefix}templates.parquet"
+            raise ModelRefused(
+                f"{where}: expected a table of templates, found something else ({error}); {TRAIN_AGAIN}"
+            ) from None
+
     def serving(self, held: Model | None = None) -> Serving:
         """The model in production; the one that is ``held``, or else the previous one, where that is refused.
 
@@ -260,6 +279,7 @@ class ModelStore:
 
 def packed(trained: TrainedShard) -> tuple[bytes, bytes]:
     """A shard as the bytes of its npz and of its JSON."""
+    arrays: dict[str, Any]
     arrays, names = to_arrays(trained.shard)
     opened = io.BytesIO()
     np.savez_compressed(opened, **arrays)

@@ -65,7 +65,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 }
 
 
-@pytest.mark.parametrize("file", ["manifest.json", "shard-0000.npz", "shard-0000.json"])
+@pytest.mark.parametrize("file", ["manifest.json", "shard-0000.npz", "shard-0000.json", "templates.parquet"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_was_touched_is_refused_and_the_one_before_serves(models: ModelStore, file: str, damage: str) -> None:
     first, second = written(models, seed=1), written(models, seed=2)
@@ -257,7 +257,7 @@ def killed_after(store: FileStore, puts: int, monkeypatch: pytest.MonkeyPatch) -
         yield
 
 
-@pytest.mark.parametrize("puts", range(8))
+@pytest.mark.parametrize("puts", range(9))
 def test_killed_at_any_step_the_old_or_the_new_model_serves(
     models: ModelStore, puts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,10 +274,10 @@ def test_killed_at_any_step_the_old_or_the_new_model_serves(
             pass
     serving = models.serving()
     assert serving.model is not None and not serving.problems
-    # Five files of the model with its manifest, the candidate, production, the copy of what was before.
-    assert (serving.model.model_id == old) is (puts < 7)
-    assert len(models.ids()) == (2 if puts >= 5 else 1)
-    assert not finished or puts == 8
+    # Six files of the model with its manifest, the candidate, production, the copy of what was before.
+    assert (serving.model.model_id == old) is (puts < 8)
+    assert len(models.ids()) == (2 if puts >= 6 else 1)
+    assert not finished or puts == 9
     # Done again, it is done.
     new = written(models, parent=old, seed=2).model_id
     models.channels.promote(new, "passed")

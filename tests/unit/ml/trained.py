@@ -12,6 +12,7 @@ from ml.evaluation.harness import case_of
 from ml.evaluation.services import make_service
 from ml.model_manifest import Learned, ModelManifest
 from ml.model_store import ModelStore, ServiceFacts, TrainedShard, packed
+from ml.template_store import StoredTemplates
 
 
 @cache
@@ -34,4 +35,6 @@ def written(models: ModelStore, parent: str = "", seed: int = 1, passed: bool = 
     arrays, names = packed(trained)
     facts = [ServiceFacts(name, 3.0, 20_000, 12, 0.0, False) for name in trained.shard.services]
     gates = [{"name": "data", "passed": passed, "blocking": True, "expected": "days", "found": "3", "fix": "wait"}]
-    return models.write([arrays], [names], facts, {"gates": gates, "passed": passed}, LEARNED, parent)
+    return models.write(
+        [arrays], [names], facts, {"gates": gates, "passed": passed}, LEARNED, parent, StoredTemplates()
+    )
