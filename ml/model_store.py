@@ -58,7 +58,9 @@ class TrainedShard:
 
 @dataclass(frozen=True, slots=True)
 class ServiceFacts:
-    """What a service's part of a model was learned from. ``days`` were observed, ``missing_share`` of the range was not."""
+    """What a service's part of a model was learned from. ``days`` were observed, ``missing_share`` of the range was not;
+    ``overflow`` of its lines have no template of their own.
+    """
 
     service: str
     days: float
@@ -66,6 +68,7 @@ class ServiceFacts:
     templates: int
     missing_share: float
     learning: bool
+    overflow: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class Model:
 
     manifest: ModelManifest
     shards: tuple[TrainedShard, ...]
+    templates: StoredTemplates
+    """What lines are mined with for this model: its vocabularies are of these."""
 
     @property
     def model_id(self) -> str:
@@ -203,7 +208,8 @@ class ModelStore:
     def load(self, model_id: str) -> Model:
         """The whole model. Raises ModelRefused."""
         manifest = self.manifest(model_id)
-        return Model(manifest, tuple(self.shard(manifest, number) for number in range(manifest.shards)))
+        shards = tuple(self.shard(manifest, number) for number in range(manifest.shards))
+        return Model(manifest, shards, self.templates(manifest))
 
     def evaluation(self, manifest: ModelManifest) -> dict[str, Any]:
         """What its examination found. Raises ModelRefused."""
@@ -214,7 +220,7 @@ class ModelStore:
         return [ServiceFacts(**row) for row in orjson.loads(self.file(manifest, "services.json"))]
 
     def templates(self, manifest: ModelManifest) -> StoredTemplates:
-        """The templates that its vocabularies are of: what lines are mined with for this model. Raises ModelRefused."""
+        """The templates that its vocabularies are of. Raises ModelRefused."""
         import polars as pl
 
         try:

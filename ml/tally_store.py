@@ -122,6 +122,23 @@ class DayWriter:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenedBucket:
+    """A bucket's file in memory, packed as it is; a service's tally is unpacked when it is asked for."""
+
+    services: tuple[str, ...]
+    parquet: Any
+
+    def tally(self, service: str) -> pl.DataFrame | None:
+        """None where the service wrote nothing that day."""
+        import polars as pl
+
+        if service not in self.services:
+            return None
+        table = pl.DataFrame(pl.from_arrow(self.parquet.read_row_group(self.services.index(service)).cast(_schema())))
+        return table.with_columns(pl.col(name).cast(kind) for name, kind in _kinds().items())
+
+
+@dataclass(frozen=True, slots=True)
 class TallyStore:
     """One tenant's. Every method may raise StoreError; reading raises TallyRefused for what is damaged."""
 
@@ -163,27 +180,25 @@ class TallyStore:
         found = self._read(day, refuse=True)
         return found[1] if found else None
 
-    def tallies(self, day: TalliedDay, wanted: Sequence[str]) -> dict[str, pl.DataFrame]:
-        """Tallies of services of a day; those that wrote nothing are left out. Raises TallyRefused."""
-        import polars as pl
+    def bucket(self, day: TalliedDay, number: int) -> OpenedBucket | None:
+        """A bucket's file of a day, read and checked; None where the day has none. Raises TallyRefused."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        found: dict[str, pl.DataFrame] = {}
         for file in day.files:
-            mine = [(n, service) for n, service in enumerate(file.services) if service in wanted]
-            if not mine:
-                continue
-            data = self._file(day, file)
-            try:
-                opened = pq.ParquetFile(io.BytesIO(data))
-                for number, service in mine:
-                    table = pl.from_arrow(opened.read_row_group(number).cast(_schema()))
-                    assert isinstance(table, pl.DataFrame)
-                    found[service] = table.with_columns(pl.col(name).cast(kind) for name, kind in _kinds().items())
-            except (pa.ArrowException, ValueError) as error:
-                raise self._refused(self.key(day.day, file.name), "a table of tallies", f"another ({error})") from None
-        return found
+            if file.bucket == number:
+                data = self._file(day, file)
+                try:
+                    return OpenedBucket(file.services, pq.ParquetFile(io.BytesIO(data)))
+                except (pa.ArrowException, ValueError) as error:
+                    key = self.key(day.day, file.name)
+                    raise self._refused(key, "a table of tallies", f"another ({error})") from None
+        return None
+
+    def tally(self, day: TalliedDay, service: str) -> pl.DataFrame | None:
+        """One service's tally of a day; None where it wrote nothing. Raises TallyRefused."""
+        opened = self.bucket(day, bucket_of(service))
+        return opened.tally(service) if opened else None
 
     def _file(self, day: TalliedDay, file: TallyFile) -> bytes:
         key = self.key(day.day, file.name)

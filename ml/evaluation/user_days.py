@@ -56,21 +56,50 @@ def case_of_lines(
     learnt = lines.filter(pl.col("timestamp") < border * MINUTE_NS)
     learnt = learnt.with_columns(pl.Series("template", mine(learnt), pl.String))
     judged = lines.filter(pl.col("timestamp") >= (border - HISTORY) * MINUTE_NS)
-    judged = judged.with_columns(pl.Series("template", mine(judged), pl.String))
     known = tally(learnt)
-    faults = plan(targets_in(known), HISTORY, HISTORY + test_minutes, each, chance)
-    benign = []
-    for kind, row in zip(controls, _free(faults, HISTORY, HISTORY + test_minutes, chance), strict=False):
-        judged = control(judged, kind, row, border - HISTORY, chance)
-        benign.append((row - HISTORY, kind))
-    for fault in faults:
-        judged = inject(judged, fault, border - HISTORY, chance)
+    judged, faults, benign = with_faults(
+        judged, known, mine, border - HISTORY, test_minutes, each, chance, controls=controls
+    )
     found = tally(judged.with_columns(pl.Series("template", mine(judged), pl.String)))
     vocabulary = choose_vocabulary(known)
     train = frame_of(service, known, vocabulary, start, border)
     test = frame_of(service, found, vocabulary, border - HISTORY, end, sightings=train.sightings)
     shifted = tuple(replace(fault, row=fault.row - HISTORY) for fault in faults)
     return Case(train, vocabulary, test, shifted, tuple(benign))
+
+
+def with_faults(
+    judged: pl.DataFrame,
+    known: pl.DataFrame,
+    mine: Callable[[pl.DataFrame], Sequence[str]],
+    start_minute: int,
+    test_minutes: int,
+    each: int,
+    chance: np.random.Generator,
+    *,
+    controls: Sequence[Control] = CONTROLS,
+    sparing: Sequence[tuple[int, int]] = (),
+) -> tuple[pl.DataFrame, list[Fault], list[tuple[int, str]]]:
+    """Lines from ``start_minute`` on with ``each`` faults of every class and benign changes in them, after ``HISTORY``.
+
+    ``known`` is the tally of what is learnt from: it says what can be hit. No fault is put into the rows of ``sparing``.
+    Answers the faults by row of these lines, the benign changes by row after ``HISTORY``. The lines have to be mined anew.
+    """
+    import polars as pl
+
+    judged = judged.with_columns(pl.Series("template", mine(judged), pl.String))
+    faults = [
+        fault
+        for fault in plan(targets_in(known), HISTORY, HISTORY + test_minutes, each, chance)
+        if not any(fault.row < end and first < fault.end for first, end in sparing)
+    ]
+    benign = []
+    for kind, row in zip(controls, _free(faults, HISTORY, HISTORY + test_minutes, chance), strict=False):
+        judged = control(judged, kind, row, start_minute, chance)
+        benign.append((row - HISTORY, kind))
+    for fault in faults:
+        judged = inject(judged, fault, start_minute, chance)
+    return judged, faults, benign
 
 
 def _free(faults: Sequence[Fault], first: int, end: int, chance: np.random.Generator) -> list[int]:
