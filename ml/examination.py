@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 JUDGED_MINUTES = 2 * 1440
 """The last 48 hours."""
+ENOUGH_SERVICES = 50
+"""Scoring fewer than these costs what scoring these does."""
 AFTER = 15
 """Minutes after a judged finding in which the model may still find it."""
 Rows = tuple[tuple[int, int], ...]
@@ -236,7 +238,7 @@ def score_cpu_s(shard: Shard, clock: Callable[[], float] = time.process_time) ->
         began = clock()
         detectors.score(shard, frames)
         spans.append(clock() - began)
-    return min(spans) / len(shard.services) * 500
+    return min(spans) / max(len(shard.services), ENOUGH_SERVICES) * 500
 
 
 def _case(subject: Subject) -> Case:

@@ -11,38 +11,25 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ml.evaluation.faults import COUNT_KINDS, KINDS
-from ml.evaluation.judge import Verdict
+from ml.evaluation.judge import Verdict, wilson
 from ml.examination import Artefact, Remembered, Replay
-from ml.model_store import LARGEST, ServiceFacts
-
-MOST_MISSING = 0.05
-LEAST_RATE, MOST_RATE = 0.2, 2.0
-"""Of the alert budget."""
-LEAST_RECALL = 0.5
-LEAST_RECALL_OF_A_CLASS = 0.25
-LOST = 0.05
-"""Of a class's faults that the model in production finds, this share may be lost, and one fault by chance."""
-MOST_DELAY = 5.0
-"""Minutes."""
-MOST_OVERFLOW = 0.01
-MOST_DISTINCT = 0.5
-FEW_LINES = 1000
-MOST_SCORE_CPU_S = 2.0
-"""For 500 services and a minute."""
-
-GATES: dict[str, str] = {
-    "data": f"There are services, and less than {MOST_MISSING:.0%} of their minutes are missing.",
-    "templates": f"No service has more than {MOST_OVERFLOW:.0%} of its lines in overflow, or a template for every other line.",
-    "alert_budget": f"Replayed, the last 48 hours have {LEAST_RATE} to {MOST_RATE} times as many findings as the alert budget.",
-    "faults_found": f"Of injected faults at least {LEAST_RECALL:.0%} are found, of each class {LEAST_RECALL_OF_A_CLASS:.0%}.",
-    "delay": f"Half of the injected faults are found within {MOST_DELAY:.0f} minutes.",
-    "not_worse": "Of no class are fewer injected faults found than by the model in production, but for one in twenty.",
-    "judged_findings": "Findings that people confirmed are still found, those that they dismissed are not found again.",
-    "baselines": "No baseline finds as many injected faults with as few false findings.",
-    "artefact": f"No file has more than {LARGEST >> 20} MiB, 500 services score in {MOST_SCORE_CPU_S:.0f} s of CPU.",
-}
-WARNS = frozenset({"templates"})
-"""Gates that do not keep a model from serving."""
+from ml.gate_limits import (
+    FEW_LINES,
+    GATES,
+    LEAST_RATE,
+    LEAST_RECALL,
+    LEAST_RECALL_OF_A_CLASS,
+    LOST,
+    MOST_DELAY,
+    MOST_DISTINCT,
+    MOST_FILE,
+    MOST_MISSING,
+    MOST_OVERFLOW,
+    MOST_RATE,
+    MOST_SCORE_CPU_S,
+    WARNS,
+)
+from ml.model_store import ServiceFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +149,12 @@ def _faults_found(e: Evaluation) -> Gate:
         return Gate("faults_found", True, _nothing(e), fix)
     model = e.verdicts[0]
     weak = [k for k in COUNT_KINDS if model.faults[k] and model.by_kind[k].high < LEAST_RECALL_OF_A_CLASS]
-    found = f"recall {model.recall} of {sum(model.faults[k] for k in COUNT_KINDS)} faults"
+    # By faults and not by services, of which there may be one.
+    faults = sum(model.faults[k] for k in COUNT_KINDS)
+    recall = wilson(sum(_found(model, k) for k in COUNT_KINDS), faults)
+    found = f"recall {recall} of {faults} faults"
     found += f"; {_some([f'{k} {model.by_kind[k]}' for k in weak])}" if weak else ""
-    return Gate("faults_found", model.recall.high >= LEAST_RECALL and not weak, found, fix)
+    return Gate("faults_found", recall.high >= LEAST_RECALL and not weak, found, fix)
 
 
 def _delay(e: Evaluation) -> Gate:
@@ -219,7 +209,7 @@ def _artefact(e: Evaluation) -> Gate:
     found = f"{a.bytes / 1e6:.1f} MB, the largest file {a.largest_file / 1e6:.1f} MB; scoring {a.score_cpu_s:.2f} s"
     return Gate(
         "artefact",
-        a.largest_file <= LARGEST and a.score_cpu_s <= MOST_SCORE_CPU_S,
+        a.largest_file <= MOST_FILE and a.score_cpu_s <= MOST_SCORE_CPU_S,
         found,
         "fewer templates: masks for services with many",
     )

@@ -24,6 +24,10 @@ class MovedMeanwhile(RuntimeError):
     """Somebody else moved the pointer: nothing was changed."""
 
 
+class NotPassed(RuntimeError):
+    """The model failed gates; the message says which, and how to promote it all the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pointer:
     """Where a channel points. ``moved`` is when, ``why`` is in words; ``previous`` is empty where none served before."""
@@ -71,6 +75,13 @@ class Channels:
         """The id of the model; empty where there is none. Raises ModelRefused."""
         found = self.read(channel)
         return found[1].model_id if found else ""
+
+    def pointed_at(self) -> str:
+        """The id of the model in production; empty where there is none, or where the pointer cannot be read."""
+        try:
+            return self.current()
+        except ModelRefused:
+            return ""
 
     def point_candidate(self, model_id: str, why: str) -> None:
         """The candidate is what was trained last: of two trainings the later put stays."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ml.detectors import Shard
 from ml.drift import Sightings
+from ml.gate_limits import MOST_FILE
 from ml.model_channels import Channels, Clock
 from ml.model_manifest import (
     MODEL_ID,
@@ -39,8 +40,6 @@ from ml.shard_arrays import BadShard, from_arrays, to_arrays
 from ml.template_store import StoredTemplates, of_table, to_table
 from onecollector_resources.storage.objects import ObjectCorrupt, ObjectMissing, ObjectStore, PutConflict
 
-LARGEST = 64 << 20
-"""Bytes of a file that is read."""
 LARGEST_ARRAYS = 1 << 30
 """Bytes of a shard's arrays when they are unpacked."""
 MANIFEST = "manifest.json"
@@ -179,8 +178,8 @@ class ModelStore:
         known = next((file for file in manifest.files if file.name == name), None)
         if known is None:
             raise ModelRefused(f"{where}: expected the manifest to name it, found that it does not; {TRAIN_AGAIN}")
-        if known.bytes > LARGEST:
-            raise ModelRefused(f"{where}: expected at most {LARGEST:,} bytes, found {known.bytes:,}; {TRAIN_AGAIN}")
+        if known.bytes > MOST_FILE:
+            raise ModelRefused(f"{where}: expected at most {MOST_FILE:,} bytes, found {known.bytes:,}; {TRAIN_AGAIN}")
         try:
             data = self.store.get(manifest.prefix + name)
         except ObjectMissing:

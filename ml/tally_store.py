@@ -62,6 +62,12 @@ class Coverage:
         """Minutes of which nobody knows what the service wrote."""
         return joined([*without(self.unknown, self.known.get(service, ())), *self.gaps.get(service, ())])
 
+    def known_until(self, day_start: int) -> int:
+        """The end of the last minute of the day that anything is known of; its start where nothing is."""
+        whole = without(((day_start, day_start + DAY_MINUTES),), self.unknown)
+        ends = [end for ranges in (whole, *self.known.values()) for _, end in ranges]
+        return max(ends, default=day_start)
+
 
 @dataclass(frozen=True, slots=True)
 class TalliedDay:

@@ -33,6 +33,10 @@ BATCH = 200_000
 """Lines that are mined at a time."""
 
 
+class NothingToLearn(RuntimeError):
+    """No exported lines to learn from; the message says what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tallied:
     """A day that is kept; ``lines`` were counted now, or None where what was kept is still right."""

@@ -288,6 +288,16 @@ class ModelSettings(_Section):
         default=None, description="How the bucket of `url` is reached; empty: as `export.s3`, else as `loki.s3`."
     )
     start_date: str = Field(default="2026-01-01", description="First day of the asset log_templates' partitions, UTC.")
+    alert_budget: float = Field(default=0.5, gt=0, le=100, description="Findings per service and day at most.")
+    train_days: int = Field(default=14, ge=1, le=60, description="Days that a model is learned from.")
+    learning_days: float = Field(
+        default=7, ge=2, le=30, description="With fewer days a service is learning: only new errors are findings."
+    )
+    train_workers: int = Field(default=2, ge=1, le=64, description="Processes that a model is fitted in.")
+    examined_services: int = Field(
+        default=20, ge=0, le=200, description="Services whose last 48 hours are examined with faults put into them."
+    )
+    keep: int = Field(default=14, ge=2, description="Models kept beside those that serve.")
     services: dict[str, ServiceTuning] = Field(
         default_factory=dict, description="Services whose lines need masks or a threshold of their own, by name."
     )
