@@ -74,6 +74,11 @@ class StateLayout:
         return self.root / "exports"
 
     @property
+    def models(self) -> Path:
+        """Templates and models, where no other place is set."""
+        return self.root / "models"
+
+    @property
     def catalogues(self) -> Path:
         """What is known of chunk stores: which objects there are, and whose lines they hold."""
         return self.root / "catalogues"

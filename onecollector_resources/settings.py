@@ -259,6 +259,52 @@ class ArchiveSettings(_Section):
     start_date: str = Field(default="2026-01-01", description="First day of the asset archive's partitions, UTC.")
 
 
+class ServiceTuning(_Section):
+    masks: tuple[str, ...] = Field(
+        default=(), description="Regular expressions (RE2) of what is a value in this service's lines; they come first."
+    )
+    evidence: float = Field(
+        default=35.0,
+        gt=0,
+        description="How many texts it takes until they are one template, as a factor: less joins sooner, more keeps apart.",
+    )
+
+    @field_validator("masks")
+    @classmethod
+    def _compile(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for mask in value:
+            try:
+                if re.compile(mask).match(""):
+                    raise ValueError(f"{mask!r} matches nothing at all, and so everywhere")
+            except re.error as error:
+                raise ValueError(f"{mask!r} is not a regular expression: {error}") from error
+        return value
+
+
+class ModelSettings(_Section):
+    url: str | None = Field(
+        default=None,
+        description="Where templates and models are kept: `file:///folder` or `s3://bucket/prefix`; empty: `models` under the state folder.",
+    )
+    s3: S3Settings | None = Field(
+        default=None, description="How the bucket of `url` is reached; empty: as `export.s3`, else as `loki.s3`."
+    )
+    start_date: str = Field(default="2026-01-01", description="First day of the asset log_templates' partitions, UTC.")
+    alert_budget: float = Field(default=0.5, gt=0, le=100, description="Findings per service and day at most.")
+    train_days: int = Field(default=14, ge=1, le=60, description="Days that a model is learned from.")
+    learning_days: float = Field(
+        default=7, ge=2, le=30, description="With fewer days a service is learning: only new errors are findings."
+    )
+    train_workers: int = Field(default=2, ge=1, le=64, description="Processes that a model is fitted in.")
+    examined_services: int = Field(
+        default=20, ge=0, le=200, description="Services whose last 48 hours are examined with faults put into them."
+    )
+    keep: int = Field(default=14, ge=2, description="Models kept beside those that serve.")
+    services: dict[str, ServiceTuning] = Field(
+        default_factory=dict, description="Services whose lines need masks or a threshold of their own, by name."
+    )
+
+
 class RetentionSettings(_Section):
     policies_dir: Path | None = Field(
         default=None,
@@ -304,6 +350,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = Field(default_factory=RegistrySettings, description="Registry.")
     dagster: DagsterSettings = Field(default_factory=DagsterSettings, description="Dagster.")
     export: ExportSettings = Field(default_factory=ExportSettings, description="Exports to Parquet.")
+    models: ModelSettings = Field(default_factory=ModelSettings, description="Templates and models.")
     archive: ArchiveSettings = Field(default_factory=ArchiveSettings, description="Archive of closed days.")
     retention: RetentionSettings = Field(default_factory=RetentionSettings, description="How long lines are kept.")
     rules: RuleSettings = Field(default_factory=RuleSettings, description="Default alert rules.")

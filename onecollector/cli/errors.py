@@ -9,10 +9,15 @@ def KNOWN() -> tuple[type[Exception], ...]:
     """Errors that have a message for people. Imported late: most commands never need them."""
     import httpx
 
+    from ml.model_channels import MovedMeanwhile, NotPassed
+    from ml.model_manifest import ModelRefused
+    from ml.tally_store import TallyRefused
+    from ml.template_store import TemplateStoreError
     from onecollector.local.engine import EngineFailed, EngineUnreachable
     from onecollector.local.ports import PortTaken
     from onecollector.local.stack import UpFailed
     from onecollector.local.supervisor import SupervisorError
+    from onecollector_assets.tallying import NothingToLearn
     from onecollector_resources.archive.copy import DayOpen
     from onecollector_resources.archive.manifest import ManifestError
     from onecollector_resources.archive.plan import SchemaUnsupported
@@ -55,6 +60,12 @@ def KNOWN() -> tuple[type[Exception], ...]:
         RestoreFailed,
         ScratchMissing,
         LokiLifecycleError,
+        TemplateStoreError,
+        TallyRefused,
+        ModelRefused,
+        MovedMeanwhile,
+        NotPassed,
+        NothingToLearn,
         httpx.HTTPError,
     )
 

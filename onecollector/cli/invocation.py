@@ -33,6 +33,7 @@ COMMANDS = (
     "status",
     "storage",
     "tail",
+    "templates",
     "up",
 )
 HINT = re.compile(rf"(?<![\w./-])onecollector(?= (?:{'|'.join(COMMANDS)})\b)")

@@ -16,7 +16,9 @@ from onecollector.cli import asking, machine, reading, tailing
 from onecollector.cli import config as config_commands
 from onecollector.cli import export as export_commands
 from onecollector.cli import loki as loki_commands
+from onecollector.cli import models as model_commands
 from onecollector.cli import retention as retention_commands
+from onecollector.cli import templates as template_commands
 
 app = typer.Typer(
     name="onecollector",
@@ -30,6 +32,8 @@ app.add_typer(config_commands.app, name="config")
 app.add_typer(loki_commands.app, name="loki")
 app.add_typer(retention_commands.app, name="retention")
 app.add_typer(archive_commands.storage, name="storage")
+app.add_typer(template_commands.app, name="templates")
+app.add_typer(model_commands.app, name="models")
 
 app.command("install")(machine.install)
 app.command("up")(machine.up)

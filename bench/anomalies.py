@@ -1,0 +1,166 @@
+"""Anomaly models: what a minute of 500 services and the training of 1,000 cost, and how many injected faults are found.
+
+The second part is the harness of ml/evaluation with its five fixed seeds on counts (its lines say the same, a test holds
+that), every baseline in the same run. ``--quick`` takes one seed and extrapolates the training from 100 services.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from bench.report import report
+from ml import detectors, training
+from ml.evaluation import harness
+from ml.evaluation.days import DAY, live
+from ml.evaluation.faults import KINDS
+from ml.evaluation.report import table
+from ml.evaluation.services import make_service
+from ml.features import Frame, Minute, advanced
+from ml.signals import HISTORY
+
+DISTINCT = 10
+"""Services that are made; all others are these under other names."""
+LEARNT_DAYS = 14
+
+
+@cache
+def made(number: int) -> harness.Case:
+    """14 days and one more of a service of 5 to 3,000 lines a minute."""
+    chance = np.random.default_rng((900, number))
+    rate = float(np.geomspace(5, 3000, DISTINCT)[number])
+    days = live(make_service(number, rate, chance), chance, quiet_days=LEARNT_DAYS + 1, test_days=0)
+    return harness.case_of(days, LEARNT_DAYS * DAY, (), chance)
+
+
+def minute_of(frame: Frame, row: int) -> Minute:
+    """The counts of one minute as they would come in."""
+    there = np.flatnonzero(frame.counts[row, :-1])
+    names = [frame.templates[n] for n in there]
+    lines = frame.counts[row, there].astype(np.int64)
+    place = {name: n for n, name in enumerate(frame.timed)}
+    timed = [place.get(name, -1) for name in names]
+
+    def took(values: np.ndarray) -> np.ndarray:
+        return np.array([values[row, n] if n >= 0 else 0 for n in timed], np.float64)
+
+    at = np.full(len(names), frame.start + row, np.int64)
+    errors = lines * frame.is_error[there]
+    median, high = took(frame.took_median), took(frame.took_p95)
+    return Minute(at, names, lines, errors, lines * 90, took(frame.took_lines).astype(np.int64), median, high)
+
+
+def load(name: str):
+    """A service's minutes by its name."""
+    case = made(int(name.rsplit("-", 1)[1]) % DISTINCT)
+    return replace(case.train, service=name), case.vocabulary
+
+
+def scoring(services: int = 500) -> tuple[float, float, float]:
+    """CPU seconds: a minute's counts into all frames, scoring them, and both; the median of five rounds."""
+    names = [f"service-{number}" for number in range(services)]
+    fits = [detectors.fit_service(*load(name)) for name in names[:DISTINCT]]
+    shard = detectors.join(
+        [replace(fits[n % DISTINCT], service=name) for n, name in enumerate(names)], with_forest=False
+    )
+    shard = replace(shard, forest=detectors.join(fits).forest)
+    limits = detectors.thresholds(shard)
+    tests = [replace(made(n % DISTINCT).test, service=name) for n, name in enumerate(names)]
+    frames = [test.rows(0, HISTORY + 3) for test in tests]
+    rounds = []
+    for row in range(HISTORY + 3, HISTORY + 8):
+        arriving = [minute_of(test, row) for test in tests]
+        began = time.process_time()
+        frames = [
+            advanced(frame, minute, shard.vocabularies[n])
+            for n, (frame, minute) in enumerate(zip(frames, arriving, strict=True))
+        ]
+        between = time.process_time()
+        scores = detectors.score(shard, frames)
+        detectors.episodes(shard, scores, limits)
+        rounds.append((between - began, time.process_time() - between))
+    counted, scored = (float(np.median(part)) for part in zip(*rounds, strict=True))
+    return counted, scored, counted + scored
+
+
+def train(services: int) -> tuple[float, float, float]:
+    """Seconds, CPU seconds of the workers, and the most memory of all processes together in GB."""
+    names = [f"service-{number}" for number in range(services)]
+    most, began = 0, time.perf_counter()
+    for _ in training.train_shards(load, training.shards_of(names)):
+        here = psutil.Process()
+        parts = [process.memory_info().rss for process in (here, *here.children(recursive=True))]
+        most = max(most, sum(parts))
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter() - began, used.ru_utime + used.ru_stime, most / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    row = partial(dict, reach=None, better="lower")
+    counted, scored, both = scoring()
+    services = 100 if quick else 1_000
+    seconds, cpu, memory = train(services)
+    rows = [
+        row(what="500 services x 1 minute: counts into frames", value=round(counted, 3), unit="s CPU"),
+        row(what="500 services x 1 minute: evidence and episodes", value=round(scored, 3), unit="s CPU"),
+        row(what="500 services x 1 minute, both", value=round(both, 3), unit="s CPU", reach=0.5),
+        row(
+            what=f"training, {services:,} services x 14 days, 2 processes",
+            value=round(seconds, 1),
+            unit="s",
+            reach=300 * services / 1000,
+        ),
+        row(what="training, CPU of both workers, a service", value=round(cpu / services, 3), unit="s CPU"),
+        row(what="training, most memory of all processes", value=round(memory, 2), unit="GB", reach=3),
+    ]
+    verdicts = harness.examine(harness.SEEDS[:1] if quick else harness.SEEDS, tell=print)
+    for verdict in verdicts:
+        ours = verdict.detector == harness.MODEL
+        name, recall, false = verdict.detector, verdict.recall, verdict.false_a_day
+        for what, figure, unit, reach, better in (
+            ("recall over six classes", recall, "", 0.75, "higher"),
+            ("false findings a service-day", false, "", 0.6, "lower"),
+        ):
+            value = round(figure.value, 3)
+            span = f"{figure.low:.2f} to {figure.high:.2f}"
+            rows.append(
+                row(
+                    what=f"{name}: {what} ({span})",
+                    value=value,
+                    unit=unit,
+                    reach=reach if ours else None,
+                    better=better,
+                )
+            )
+        if ours:
+            rows.append(row(what=f"{name}: median delay", value=verdict.median_delay, unit="min", reach=3))
+            rows += [
+                row(
+                    what=f"{name}: found of {verdict.faults[kind]} {kind}",
+                    value=round(verdict.by_kind[kind].value, 3),
+                    unit="",
+                    better="higher",
+                )
+                for kind in KINDS
+            ]
+            rows.append(
+                row(what=f"{name}: service-days judged", value=round(verdict.service_days, 1), unit="", better="higher")
+            )
+    print(table(verdicts))
+    report("anomalies", rows)
+    folder = Path(__file__).parent / "results"
+    (folder / "anomalies.md").write_text(table(verdicts) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What changes for good: new templates are news for a while and then known; a deploy is one notice; a model wears out.
+
+A template is *fresh* for ``FRESH_MINUTES`` after it was seen for the first time, or for the first time in ``RETURN_MINUTES``.
+Several fresh templates of info level within ``DEPLOY_MINUTES`` are a deploy or a restart: one notice that costs no alert
+budget, and a stricter threshold on everything but errors while the service settles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+OVERFLOW = "overflow"
+"""Template id of lines that mining gave up on: counted, never fresh."""
+FRESH_MINUTES = 30
+RETURN_MINUTES = 1440
+LEARNING_MINUTES = 1440
+"""Without an earlier history, what appears in the first day is known."""
+DEPLOY_KINDS = 3
+DEPLOY_MINUTES = 10
+SETTLING_MINUTES = 20
+WORN = 0.2
+"""Population stability index above which a day's p-values are no longer those of the calibration; the customary border
+between a moderate and a major shift is 0.25, a moderate one begins at 0.1."""
+FEW = 2_000
+"""Rows up to which a loop is faster than sorting."""
+FORGET_MINUTES = 60 * 1440
+
+
+@dataclass(frozen=True, slots=True)
+class Sightings:
+    """When each template last appeared after an absence, and when it was last seen; minutes since 1970."""
+
+    appeared: Mapping[str, int] = field(default_factory=dict)
+    last: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A change that is worth a line but no alarm: first and last row, how many templates were fresh."""
+
+    first: int
+    last: int
+    kind: Literal["change"]
+    templates: int
+
+
+def freshness(
+    minutes: NDArray[np.int64], templates: Sequence[str], start: int, before: Sightings | None = None
+) -> tuple[NDArray[np.bool_], Sightings]:
+    """For each (minute, template) whether it is fresh then, and what is to be remembered; the order does not matter.
+
+    A template that has not been seen for ``FORGET_MINUTES`` is forgotten. Without ``before``, templates of the first
+    ``LEARNING_MINUTES`` after ``start`` are known.
+    """
+    known = before or Sightings()
+    fresh = np.zeros(len(minutes), np.bool_)
+    appeared, last = dict(known.appeared), dict(known.last)
+    if len(minutes) == 0:
+        return fresh, known
+    never = start - 10 * FORGET_MINUTES
+    if before is not None and len(minutes) <= FEW:
+        return _one_by_one(minutes, templates, never, known)
+    names, code = np.unique(np.asarray(templates, dtype=object).astype(str), return_inverse=True)
+    order = np.lexsort((minutes, code))
+    sorted_code, sorted_minutes = code[order], minutes[order]
+    first_of = np.flatnonzero(np.r_[True, sorted_code[1:] != sorted_code[:-1]])
+    earlier = np.r_[np.int64(-1), sorted_minutes[:-1]].astype(np.int64)
+    earlier[first_of] = [last.get(str(names[c]), never) for c in sorted_code[first_of]]
+    began = sorted_minutes - earlier > RETURN_MINUTES
+    since = np.where(began, sorted_minutes, never)
+    since[first_of] = np.where(
+        began[first_of], sorted_minutes[first_of], [appeared.get(str(names[c]), never) for c in sorted_code[first_of]]
+    )
+    # The running maximum must not reach over from one template to the next.
+    lift = sorted_code.astype(np.int64) * 10**12
+    since = np.maximum.accumulate(since + lift) - lift
+    if before is None:
+        since[since < start + LEARNING_MINUTES] = never
+    fresh[order] = (sorted_minutes - since < FRESH_MINUTES) & (names[sorted_code] != OVERFLOW)
+    for end in np.r_[first_of[1:], len(order)] - 1:
+        name = str(names[sorted_code[end]])
+        appeared[name] = int(since[end])
+        last[name] = max(int(sorted_minutes[end]), last.get(name, never))
+    newest = int(minutes.max())
+    kept = {name: at for name, at in last.items() if newest - at < FORGET_MINUTES}
+    return fresh, Sightings({name: appeared[name] for name in kept}, kept)
+
+
+def _one_by_one(
+    minutes: NDArray[np.int64], templates: Sequence[str], never: int, known: Sightings
+) -> tuple[NDArray[np.bool_], Sightings]:
+    """The same for a few rows at a time, which is what a resident scorer has every minute."""
+    fresh = np.zeros(len(minutes), np.bool_)
+    appeared, last = dict(known.appeared), dict(known.last)
+    order = range(len(minutes)) if (minutes == minutes[0]).all() else np.argsort(minutes, kind="stable").tolist()
+    for at, minute in zip(order, minutes[list(order)].tolist(), strict=True):
+        name = templates[at]
+        if minute - last.get(name, never) > RETURN_MINUTES:
+            appeared[name] = minute
+        fresh[at] = minute - appeared.get(name, never) < FRESH_MINUTES and name != OVERFLOW
+        last[name] = max(minute, last.get(name, never))
+    if minutes[0] % 1440 == 0:
+        newest = int(minutes.max())
+        last = {name: at for name, at in last.items() if newest - at < FORGET_MINUTES}
+        appeared = {name: at for name, at in appeared.items() if name in last}
+    return fresh, Sightings(appeared, last)
+
+
+def settling(
+    fresh_kinds: NDArray[np.float32], fresh_infos: NDArray[np.float32]
+) -> tuple[NDArray[np.int32], list[Notice]]:
+    """How many minutes a service has been settling after a deploy or a restart [T], 0 where it is not, and a notice of each.
+
+    ``fresh_kinds`` and ``fresh_infos`` [T]: distinct fresh templates and fresh info lines of each minute. A template counts
+    in the minute of its first line and for as long as it is fresh, so the most of any minute is what matters.
+    """
+    rows = len(fresh_kinds)
+    kinds = np.where(fresh_infos > 0, fresh_kinds, 0)
+    recent = kinds.copy()
+    for back in range(1, min(DEPLOY_MINUTES, rows)):
+        recent[back:] = np.maximum(recent[back:], kinds[:-back])
+    busy = recent >= DEPLOY_KINDS
+    begins = np.flatnonzero(busy & ~np.r_[False, busy[:-1]])
+    settles = np.zeros(rows, np.int32)
+    notices = []
+    last = -1
+    for row in begins:
+        if last >= 0 and row - last < FRESH_MINUTES:
+            continue
+        end = min(rows, int(row) + SETTLING_MINUTES)
+        settles[row:end] = np.arange(1, end - row + 1)
+        notices.append(Notice(int(row), end - 1, "change", int(recent[row:end].max())))
+        last = int(row)
+    return settles, notices
+
+
+def stability_index(expected: NDArray[np.floating], observed: NDArray[np.floating], bins: int = 10) -> float:
+    """Population stability index of two samples of p-values in (0, 1]: sum of (o - e) ln(o / e) over ``bins`` equal bins.
+
+    Shares below a tenth of a bin's fair share count as that, so that an empty bin is far and not infinitely far.
+    """
+    if len(expected) == 0 or len(observed) == 0:
+        return 0.0
+    edges = np.linspace(0, 1, bins + 1)
+    shares = [np.histogram(np.clip(x, 0, 1), edges)[0] / len(x) for x in (expected, observed)]
+    e, o = (np.maximum(share, 0.1 / bins) for share in shares)
+    return float(((o - e) * np.log(o / e)).sum())

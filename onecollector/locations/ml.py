@@ -1,0 +1,20 @@
+"""Dagster's code location ``ml``: what is learned from exported lines. Apart from ``control``, so that what learns can
+be heavy and can fail without anything that collects noticing.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from onecollector_assets.anomaly_models import anomaly_models, count_day, production_models, train_models
+from onecollector_assets.tallies import minute_tallies
+from onecollector_assets.templates import log_templates
+from onecollector_resources.dagster_resources import OneCollectorResource
+from sensors.training import count_daily, train_daily
+
+defs = dg.Definitions(
+    assets=[log_templates, minute_tallies, anomaly_models, production_models],
+    jobs=[count_day, train_models],
+    schedules=[count_daily, train_daily],
+    resources={"onecollector": OneCollectorResource(), "io_manager": dg.mem_io_manager},
+)
