@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -24,8 +26,9 @@ from ml.tally_store import (
     joined,
     without,
 )
-from ml.tenant_training import TrainingPlan, fit_group, groups_of, learnt_services
+from ml.tenant_training import TrainingPlan, fit_group, fit_groups, groups_of, learnt_services
 from onecollector_resources.storage.file_store import FileStore
+from onecollector_resources.storage.objects import open_store
 
 DAY = date(2026, 11, 3)
 START = day_start_minute(DAY)
@@ -128,6 +131,18 @@ def test_a_group_is_a_shard_that_can_be_read(tmp_path: Path) -> None:
     trained = unpacked(group.arrays, group.names)
     assert sorted(trained.shard.services) == ["db", "web"] and trained.shard.learning.all()
     assert [one.service for one in group.facts] == list(trained.shard.services)
+
+
+def test_other_processes_give_the_same_shards(tmp_path: Path) -> None:
+    names = ["web", "db", "cart", "mailer"]
+    _, day = kept(tmp_path, names)
+    plan = TrainingPlan("shop", (day,), START, START + 1440)
+    opener = partial(open_store, (tmp_path / "store").as_uri())
+    alone, together = (list(fit_groups(opener, plan, workers, size=1)) for workers in (1, 2))
+    assert len(alone) > 1 and [group.facts for group in alone] == [group.facts for group in together]
+    for one, other in zip(alone, together, strict=True):
+        ours, theirs = unpacked(one.arrays, one.names).shard, unpacked(other.arrays, other.names).shard
+        assert np.array_equal(ours.tails, theirs.tails) and np.array_equal(ours.episodes, theirs.episodes)
 
 
 @given(st.sets(st.text(min_size=1, max_size=6), max_size=200), st.integers(1, 60))
