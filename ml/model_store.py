@@ -240,6 +240,11 @@ class ModelStore:
         try:
             found = self.channels.read("production")
             wanted = [found[1].model_id, found[1].previous] if found else []
+            if found is None and held is not None:
+                where = f"{self.store.url}/{self.channels.key('production')}"
+                problems.append(
+                    f"{where}: expected the pointer that was there, found none; set it: onecollector models promote"
+                )
         except ModelRefused as error:
             problems.append(str(error))
             if held is None:

@@ -109,9 +109,11 @@ def groups_of(services: Sequence[str], size: int = SHARD_SERVICES) -> list[list[
     return [group for group in groups if group]
 
 
-def fit_groups(opener: Opener, plan: TrainingPlan, workers: int = 2) -> Iterator[FittedGroup]:
-    """The tenant's shards, in order. One worker fits in this process."""
-    groups = groups_of(plan.services)
+def fit_groups(
+    opener: Opener, plan: TrainingPlan, workers: int = 2, size: int = SHARD_SERVICES
+) -> Iterator[FittedGroup]:
+    """The tenant's shards, in order, of at least ``size`` services. One worker fits in this process."""
+    groups = groups_of(plan.services, size)
     parts = [_part(plan, group) for group in groups]
     if workers <= 1 or len(groups) <= 1:
         yield from (fit_group(opener, *pair) for pair in zip(parts, groups, strict=True))

@@ -42,6 +42,8 @@ class Runtime:
     loki_binary: str
     backfill_from_ns: int = 0
     """Older lines are left out ($OC_BACKFILL_FROM_NS); 0: none."""
+    ml_port: int = 0
+    """Of the code server of the location ``ml``; 0 where none was chosen yet."""
 
     @property
     def ports(self) -> dict[str, int]:
@@ -54,6 +56,7 @@ class Runtime:
             "collector_metrics": self.collector_metrics_port,
             "dagster": self.dagster_port,
             "code_server": self.code_server_port,
+            **({"ml": self.ml_port} if self.ml_port else {}),
         }
 
     @property

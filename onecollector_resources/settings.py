@@ -282,6 +282,9 @@ class ServiceTuning(_Section):
 
 
 class ModelSettings(_Section):
+    enabled: bool = Field(
+        default=False, description="Whether `up` runs the code location ml, which counts days and trains models."
+    )
     url: str | None = Field(
         default=None,
         description="Where templates and models are kept: `file:///folder` or `s3://bucket/prefix`; empty: `models` under the state folder.",

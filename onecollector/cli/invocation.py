@@ -24,6 +24,7 @@ COMMANDS = (
     "labels",
     "logs",
     "loki",
+    "models",
     "prove",
     "query",
     "restart",

@@ -18,7 +18,7 @@ from onecollector_resources.loki.faults import MEND_LOGIN, LokiError
 from onecollector_resources.runtime import Runtime
 from onecollector_resources.settings import Settings, SettingsError
 
-ORDER = ("docker", "loki", "linker", "collector", "agent", "control", "daemon", "webserver")
+ORDER = ("docker", "loki", "linker", "collector", "agent", "control", "ml", "daemon", "webserver")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +96,10 @@ def agent_status(settings: Settings, runtime: Runtime) -> dict[str, Any] | None:
     return answer.json() if answer is not None and answer.status_code == 200 else None
 
 
-def code_server_health(runtime: Runtime) -> Answer:
+def code_server_health(port: int) -> Answer:
     """Whether the gRPC port takes connections; Dagster opens it once the location is loaded."""
     try:
-        with socket.create_connection(("127.0.0.1", runtime.code_server_port), timeout=1):
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
             return Answer(True, "")
     except OSError:
         return Answer(False, "the code location is still loading")
@@ -149,7 +149,8 @@ def part_health(
         "collector": lambda: collector_health(settings, runtime),
         "linker": lambda: Answer(True, ""),
         "agent": lambda: Answer(agent is not None, "" if agent is not None else "its API does not answer"),
-        "control": lambda: code_server_health(runtime),
+        "control": lambda: code_server_health(runtime.code_server_port),
+        "ml": lambda: code_server_health(runtime.ml_port),
         "daemon": lambda: daemon_health(runtime),
         "webserver": lambda: webserver_health(runtime),
     }
@@ -158,6 +159,7 @@ def part_health(
         "collector": runtime.collector_health_port,
         "agent": runtime.agent_port,
         "control": runtime.code_server_port,
+        "ml": runtime.ml_port,
         "webserver": runtime.dagster_port,
     }
     rows = []
@@ -169,6 +171,8 @@ def part_health(
             continue
         info = known.get(part)
         if info is None and part == "linker" and not runtime.docker_links:
+            continue
+        if info is None and part == "ml" and not settings.models.enabled:
             continue
         if info is None:
             rows.append(PartHealth(part, False, 0, ports.get(part), 0, 0, "", "not started"))

@@ -25,6 +25,7 @@ PREFERRED: Mapping[str, int] = {
     "collector_metrics": 8888,
     "dagster": 3000,
     "code_server": 4000,
+    "ml": 4001,
 }
 SETTING: Mapping[str, str] = {
     "loki": "loki.port",

@@ -30,7 +30,11 @@ DAGSTER_YAML = {
         "runs": {
             "max_concurrent_runs": 4,
             # One reconcile at a time: the tag is the lock, and unlike a pool it cannot leak a slot.
-            "tag_concurrency_limits": [{"key": "onecollector/plane", "value": "control", "limit": 1}],
+            # One training at a time: it may take gigabytes.
+            "tag_concurrency_limits": [
+                {"key": "onecollector/plane", "value": "control", "limit": 1},
+                {"key": "onecollector/plane", "value": "models", "limit": 1},
+            ],
         }
     },
     "run_queue": {"dequeue_interval_seconds": 1, "dequeue_use_threads": True, "dequeue_num_workers": 4},
@@ -122,10 +126,22 @@ def dagster_yaml(settings: Settings) -> str:
     return yaml.safe_dump(config, sort_keys=True)
 
 
-def workspace_yaml(runtime: Runtime) -> str:
-    """One gRPC code server: location ``control``."""
-    server = {"host": "127.0.0.1", "port": runtime.code_server_port, "location_name": "control"}
-    return yaml.safe_dump({"load_from": [{"grpc_server": server}]})
+def workspace_yaml(settings: Settings, runtime: Runtime) -> str:
+    """A gRPC code server for each location: ``control``, and ``ml`` where models are enabled."""
+    ports = {"control": runtime.code_server_port, **({"ml": runtime.ml_port} if settings.models.enabled else {})}
+    servers = [{"host": "127.0.0.1", "port": port, "location_name": name} for name, port in ports.items()]
+    return yaml.safe_dump({"load_from": [{"grpc_server": server} for server in servers]})
+
+
+def code_server(
+    settings: Settings, location: str, port: int, workers: int, environment: Mapping[str, str], priority: int
+) -> Program:
+    """The process that holds a location's definitions and answers the daemon's and the web server's questions."""
+    dagster = str(Path(sys.executable).parent / "dagster")
+    where = ("-h", "127.0.0.1", "-p", str(port), "--max-workers", str(workers))
+    what = ("-m", f"onecollector.locations.{location}", "--location-name", location)
+    command = with_secrets(settings, (dagster, "api", "grpc", *where, *what))
+    return Program(location, command, environment, stop_wait_s=POLL_PATIENCE_S, priority=priority)
 
 
 def shared_environment(settings: Settings) -> dict[str, str]:
@@ -154,30 +170,7 @@ def programs(settings: Settings, runtime: Runtime) -> list[Program]:
         ),
         # A dozen threads that each allocate little: with an arena of its own for each the agent would be a fifth larger.
         Program("agent", (python, "-m", "onecollector.agent"), {**shared, "MALLOC_ARENA_MAX": "2"}, priority=30),
-        Program(
-            "control",
-            with_secrets(
-                settings,
-                (
-                    str(bin_dir / "dagster"),
-                    "api",
-                    "grpc",
-                    "-h",
-                    "127.0.0.1",
-                    "-p",
-                    str(runtime.code_server_port),
-                    "--max-workers",
-                    "40",
-                    "-m",
-                    "onecollector.locations.control",
-                    "--location-name",
-                    "control",
-                ),
-            ),
-            dagster_env,
-            stop_wait_s=POLL_PATIENCE_S,
-            priority=40,
-        ),
+        code_server(settings, "control", runtime.code_server_port, 40, dagster_env, 40),
         Program(
             "daemon",
             (str(bin_dir / "dagster-daemon"), "run", "-w", workspace),
@@ -193,6 +186,11 @@ def programs(settings: Settings, runtime: Runtime) -> list[Program]:
             priority=50,
         ),
     ]
+    if settings.models.enabled:
+        # It has a few schedules a day to answer for: threads that wait for nothing would only cost memory. Runs are
+        # processes of their own.
+        few = {**dagster_env, "MALLOC_ARENA_MAX": "2"}
+        rows.insert(-2, code_server(settings, "ml", runtime.ml_port, 4, few, 45))
     if runtime.docker_links:
         floor = str(settings.agent.free_space_floor_bytes)
         module = "onecollector_resources.discovery.linker"

@@ -125,6 +125,7 @@ def plan_runtime(settings: Settings, engine: EngineUse) -> Runtime:
         collector_binary=binaries["collector"],
         loki_binary=binaries.get("loki", ""),
         # Of the first start, and the same ever after: what waits in a queue for days must not become too old in it.
+        ml_port=ports["ml"],
         backfill_from_ns=before.backfill_from_ns if before is not None else _backfill_from(settings),
     )
 
@@ -201,7 +202,7 @@ def _write_files(settings: Settings, runtime: Runtime) -> list[str]:
     if _write(layout.collector / "run.sh", collector_run_script(settings, runtime), 0o700):
         changed.append("collector")
     _write(layout.dagster_home / "dagster.yaml", dagster_yaml(settings))
-    _write(layout.dagster_home / "workspace.yaml", workspace_yaml(runtime))
+    _write(layout.dagster_home / "workspace.yaml", workspace_yaml(settings, runtime))
     layout.file_links.mkdir(parents=True, exist_ok=True, mode=0o700)
     return changed
 

@@ -17,4 +17,6 @@ defs = dg.Definitions(
     jobs=[count_day, train_models],
     schedules=[count_daily, train_daily],
     resources={"onecollector": OneCollectorResource(), "io_manager": dg.mem_io_manager},
+    # What is launched from the UI and by backfills, too: nothing is handed on between steps.
+    executor=dg.in_process_executor,
 )

@@ -91,6 +91,13 @@ def test_nothing_serves_where_nothing_was_promoted(models: ModelStore) -> None:
     assert models.serving() == model_store.Serving(None, ())
 
 
+def test_a_pointer_that_went_leaves_the_held_model(models: ModelStore) -> None:
+    held = models.load(models.channels.promote(written(models).model_id, "first").model_id)
+    models.store.delete(models.channels.key("production"))
+    kept = models.serving(held)
+    assert kept.model is held and "found none" in kept.problems[0]
+
+
 @pytest.mark.parametrize("name", ["production", "previous"])
 def test_a_damaged_pointer_leaves_the_held_or_the_previous_model(models: ModelStore, name: str) -> None:
     first, second = written(models, seed=1), written(models, seed=2)
