@@ -202,7 +202,15 @@ def assert_short(
     pytest.fail(f"{took_s:.1f} s with an outage of {LASTS_S:.0f} s, {usual_s:.1f} s without")
 
 
-@pytest.mark.parametrize("outage", OUTAGES)
+@pytest.mark.parametrize(
+    "outage",
+    [
+        "data held up",
+        pytest.param("connections reset", marks=pytest.mark.soak),
+        pytest.param("answers cut off", marks=pytest.mark.soak),
+        "refused",
+    ],
+)
 def test_an_outage_costs_little_more_than_it_lasts(filled: Filled, broken_way: Toxiproxy, outage: str) -> None:
     toxic = OUTAGES[outage]
     with BatchQueryExecutor(LokiAccess(broken_way.url, "wide"), page_rows=2_000) as executor:
