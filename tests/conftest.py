@@ -1,0 +1,8 @@
+"""For all tests: no property test fails for being slow on a machine that is busy with something else."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
