@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,30 +65,44 @@ def freshness(
     never = start - 10 * FORGET_MINUTES
     if before is not None and len(minutes) <= FEW:
         return _one_by_one(minutes, templates, never, known)
-    names, code = np.unique(np.asarray(templates, dtype=object).astype(str), return_inverse=True)
+    names, code = coded(templates)
     order = np.lexsort((minutes, code))
     sorted_code, sorted_minutes = code[order], minutes[order]
     first_of = np.flatnonzero(np.r_[True, sorted_code[1:] != sorted_code[:-1]])
     earlier = np.r_[np.int64(-1), sorted_minutes[:-1]].astype(np.int64)
-    earlier[first_of] = [last.get(str(names[c]), never) for c in sorted_code[first_of]]
+    earlier[first_of] = [last.get(names[c], never) for c in sorted_code[first_of]]
     began = sorted_minutes - earlier > RETURN_MINUTES
     since = np.where(began, sorted_minutes, never)
     since[first_of] = np.where(
-        began[first_of], sorted_minutes[first_of], [appeared.get(str(names[c]), never) for c in sorted_code[first_of]]
+        began[first_of], sorted_minutes[first_of], [appeared.get(names[c], never) for c in sorted_code[first_of]]
     )
     # The running maximum must not reach over from one template to the next.
     lift = sorted_code.astype(np.int64) * 10**12
     since = np.maximum.accumulate(since + lift) - lift
     if before is None:
         since[since < start + LEARNING_MINUTES] = never
-    fresh[order] = (sorted_minutes - since < FRESH_MINUTES) & (names[sorted_code] != OVERFLOW)
+    fresh[order] = (sorted_minutes - since < FRESH_MINUTES) & np.array([name != OVERFLOW for name in names])[
+        sorted_code
+    ]
     for end in np.r_[first_of[1:], len(order)] - 1:
-        name = str(names[sorted_code[end]])
+        name = names[sorted_code[end]]
         appeared[name] = int(since[end])
         last[name] = max(int(sorted_minutes[end]), last.get(name, never))
     newest = int(minutes.max())
     kept = {name: at for name, at in last.items() if newest - at < FORGET_MINUTES}
     return fresh, Sightings({name: appeared[name] for name in kept}, kept)
+
+
+def coded(names: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """Names by first appearance, and which of them each row has: weeks of minutes have a few hundred names in millions of rows."""
+    if len(names) <= FEW:
+        number: dict[str, int] = {}
+        code = np.fromiter((number.setdefault(name, len(number)) for name in names), np.int64, len(names))
+        return list(number), code
+    import pyarrow as pa
+
+    encoded: Any = pa.array(names, pa.string()).dictionary_encode()
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
 
 
 def _one_by_one(

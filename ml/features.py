@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.drift import OVERFLOW, Sightings, freshness
+from ml.drift import OVERFLOW, Sightings, coded, freshness
 
 if TYPE_CHECKING:
     import polars as pl
@@ -246,11 +246,12 @@ def _frame(
     service: str, tally: Minute, vocabulary: Vocabulary, start: int, rows: int, sightings: Sightings | None
 ) -> Frame:
     minute, names, lines = tally.minute - start, tally.templates, tally.lines.astype(np.float32)
+    kinds, code = coded(names)
     column_of, other = _places(vocabulary.templates), len(vocabulary.templates)
-    column = np.fromiter((column_of.get(name, other) for name in names), np.int64, len(names))
-    unknown = column == other
-    for at in np.flatnonzero(unknown).tolist():
-        unknown[at] = names[at] not in vocabulary.rest and names[at] not in (OTHER, OVERFLOW)
+    columns = np.array([column_of.get(kind, other) for kind in kinds], np.int64)
+    strange = [columns[n] == other and kind not in vocabulary.rest for n, kind in enumerate(kinds)]
+    nameless = np.array([kind in (OTHER, OVERFLOW) for kind in kinds], np.bool_)
+    column, unknown = columns[code], (np.array(strange, np.bool_) & ~nameless)[code]
     counts = np.zeros((rows, other + 1), np.float32)
     np.add.at(counts, (minute[~unknown], column[~unknown]), lines[~unknown])
     fresh, seen = freshness(tally.minute, names, start, sightings)
@@ -259,7 +260,7 @@ def _frame(
     def total(weights: NDArray[Any]) -> NDArray[np.float32]:
         return np.bincount(minute, weights, rows).astype(np.float32)
 
-    took = _durations(tally, vocabulary.timed, minute, rows)
+    took = _durations(tally, kinds, code, vocabulary.timed, minute, rows)
     return Frame(
         service,
         start,
@@ -274,7 +275,7 @@ def _frame(
         total(lines * (fresh & ~is_error)),
         total(fresh.astype(np.float32)),
         total(np.ones(len(names))),
-        total(lines * np.array([name == OVERFLOW for name in names], np.bool_)),
+        total(lines * np.array([kind == OVERFLOW for kind in kinds], np.bool_)[code]),
         *took,
         np.ones(rows, np.bool_),
         0,
@@ -283,11 +284,16 @@ def _frame(
 
 
 def _durations(
-    tally: Minute, timed: tuple[str, ...], minute: NDArray[np.int64], rows: int
+    tally: Minute,
+    kinds: Sequence[str],
+    code: NDArray[np.int64],
+    timed: tuple[str, ...],
+    minute: NDArray[np.int64],
+    rows: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Lines, medians and percentiles [T, D]; of several rows of one minute and template the last counts, lines are added."""
     place = _places(timed)
-    column = np.fromiter((place.get(name, -1) for name in tally.templates), np.int64, len(tally.templates))
+    column = np.array([place.get(kind, -1) for kind in kinds], np.int64)[code]
     here = (column >= 0) & (tally.took_lines > 0)
     at = (minute[here], column[here])
     lines = np.zeros((rows, len(timed)), np.float32)
