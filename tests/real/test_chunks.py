@@ -146,7 +146,7 @@ def place(request: pytest.FixtureRequest, part: Finder, tmp_path_factory: pytest
         loki.start()
         now_ns = time.time_ns()
         made = Place(loki, folder, now_ns, fill(loki, now_ns))
-        wait_until("everything is in the store", lambda: stored(made) == made.pushed + 100, 90, 0.2)
+        wait_until("everything is in the store", lambda: stored(made) == made.pushed + 100 or loki.flush(), 90, 1)
         yield made
     finally:
         loki.kill()
