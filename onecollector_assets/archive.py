@@ -12,27 +12,19 @@ from typing import Any
 import dagster as dg
 
 from onecollector_assets.presentation import markdown_table
+from onecollector_assets.start_dates import start_date
 from onecollector_resources.archive.copy import Archiver, DayOpen, DayResult
 from onecollector_resources.archive.manifest import ManifestError
 from onecollector_resources.archive.places import archive_store, archiver_of
 from onecollector_resources.archive.restore import Restored, RestoreFailed, drill_day
 from onecollector_resources.archive.shelf import archived_days, damages, newest_manifest, wanted_manifests
 from onecollector_resources.dagster_resources import OneCollectorResource
-from onecollector_resources.settings import SettingsError, load_settings
 
 VERIFIES = "archive_verifies"
 EQUAL = "restored_day_is_equal"
 
 
-def first_day() -> str:
-    """The first partition. With settings that cannot be read the location still loads, and says so when it runs."""
-    try:
-        return load_settings().archive.start_date
-    except SettingsError:
-        return "2026-01-01"
-
-
-DAYS = dg.DailyPartitionsDefinition(start_date=first_day(), timezone="UTC")
+DAYS = dg.DailyPartitionsDefinition(start_date=start_date("archive"), timezone="UTC")
 
 
 @dg.asset(

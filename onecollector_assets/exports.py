@@ -15,25 +15,17 @@ from typing import Any
 import dagster as dg
 
 from onecollector_assets.presentation import markdown_table
+from onecollector_assets.start_dates import start_date
 from onecollector_resources.dagster_resources import OneCollectorResource
 from onecollector_resources.exports.exporting import Outcome, export_all
 from onecollector_resources.exports.partitions import HOUR_NS
 from onecollector_resources.exports.session import ExportSession
-from onecollector_resources.settings import SettingsError, load_settings
 
 KEY = "%Y-%m-%d-%H:%M"
 """How Dagster names an hour."""
 
 
-def first_hour() -> str:
-    """The first partition. With settings that cannot be read the location still loads, and says so when it runs."""
-    try:
-        return f"{load_settings().export.start_date}-00:00"
-    except SettingsError:
-        return "2026-01-01-00:00"
-
-
-HOURS = dg.HourlyPartitionsDefinition(start_date=first_hour(), timezone="UTC")
+HOURS = dg.HourlyPartitionsDefinition(start_date=f"{start_date('export')}-00:00", timezone="UTC")
 
 COMPLETE = "export_is_complete"
 

@@ -15,9 +15,9 @@ from typing import Any
 import dagster as dg
 
 from onecollector_assets.presentation import markdown_table
+from onecollector_assets.start_dates import start_date
 from onecollector_assets.template_counts import CountedDay, count_and_keep, day_start_ns, model_store
 from onecollector_resources.dagster_resources import OneCollectorResource
-from onecollector_resources.settings import SettingsError, load_settings
 
 FEW_OVERFLOW = 0.01
 """Share of a day's lines without a template of their own that is still well."""
@@ -25,15 +25,7 @@ FEW_OVERFLOW = 0.01
 WELL = "lines_have_templates"
 
 
-def first_day() -> str:
-    """The first partition. With settings that cannot be read the location still loads, and says so when it runs."""
-    try:
-        return load_settings().models.start_date
-    except SettingsError:
-        return "2026-01-01"
-
-
-DAYS = dg.DailyPartitionsDefinition(start_date=first_day(), timezone="UTC")
+DAYS = dg.DailyPartitionsDefinition(start_date=start_date("models"), timezone="UTC")
 
 
 @dg.asset(

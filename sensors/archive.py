@@ -4,11 +4,17 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from onecollector_assets.archive import archive_job, drill_job, first_day
+from onecollector_assets.archive import archive_job, drill_job
+from onecollector_assets.start_dates import start_date
 from onecollector_resources.dagster_resources import OneCollectorResource
-from onecollector_resources.settings import SettingsError
+from onecollector_resources.settings import Settings
+from sensors.preconditions import settings_with
 
 UNSET = "no archive is set: archive.url"
+
+
+def _archive(settings: Settings) -> str | None:
+    return settings.archive.url
 
 
 def last_closed(now: datetime, closed_after_h: float) -> str:
@@ -27,15 +33,12 @@ def last_closed(now: datetime, closed_after_h: float) -> str:
 def archive_daily(
     context: dg.ScheduleEvaluationContext, onecollector: OneCollectorResource
 ) -> dg.RunRequest | dg.SkipReason:
-    try:
-        settings = onecollector.settings()
-    except SettingsError as error:
-        return dg.SkipReason(str(error))
-    if settings.archive.url is None:
-        return dg.SkipReason(UNSET)
+    settings = settings_with(onecollector, _archive, UNSET)
+    if isinstance(settings, dg.SkipReason):
+        return settings
     day = last_closed(context.scheduled_execution_time.astimezone(UTC), settings.archive.closed_after_h)
-    if day < first_day():
-        return dg.SkipReason(f"{day} is before archive.start_date, {first_day()}")
+    if day < (first := start_date("archive")):
+        return dg.SkipReason(f"{day} is before archive.start_date, {first}")
     return dg.RunRequest(run_key=f"archive {day}", partition_key=day)
 
 
@@ -50,8 +53,5 @@ def archive_daily(
 def restore_drill_weekly(
     context: dg.ScheduleEvaluationContext, onecollector: OneCollectorResource
 ) -> dg.RunRequest | dg.SkipReason:
-    try:
-        unset = onecollector.settings().archive.url is None
-    except SettingsError as error:
-        return dg.SkipReason(str(error))
-    return dg.SkipReason(UNSET) if unset else dg.RunRequest()
+    settings = settings_with(onecollector, _archive, UNSET)
+    return settings if isinstance(settings, dg.SkipReason) else dg.RunRequest()

@@ -6,7 +6,7 @@ import dagster as dg
 
 from onecollector_assets.exports import KEY, log_exports
 from onecollector_resources.dagster_resources import OneCollectorResource
-from onecollector_resources.settings import SettingsError
+from sensors.preconditions import settings_with
 
 export_hour = dg.define_asset_job(
     "export_hour",
@@ -27,11 +27,11 @@ export_hour = dg.define_asset_job(
 def export_hourly(
     context: dg.ScheduleEvaluationContext, onecollector: OneCollectorResource
 ) -> dg.RunRequest | dg.SkipReason:
-    try:
-        if onecollector.settings().export.out is None:
-            return dg.SkipReason("set export.out to export every hour, such as out: s3://exports")
-    except SettingsError as error:
-        return dg.SkipReason(str(error))
+    settings = settings_with(
+        onecollector, lambda s: s.export.out, "set export.out to export every hour, such as out: s3://exports"
+    )
+    if isinstance(settings, dg.SkipReason):
+        return settings
     ended = datetime.fromtimestamp(context.scheduled_execution_time.timestamp(), UTC) - timedelta(hours=1)
     key = ended.replace(minute=0, second=0, microsecond=0).strftime(KEY)
     return dg.RunRequest(run_key=key, partition_key=key)

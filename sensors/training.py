@@ -8,18 +8,16 @@ from datetime import UTC, timedelta
 import dagster as dg
 
 from onecollector_assets.anomaly_models import TENANTS, count_day, train_models
-from onecollector_assets.templates import first_day
+from onecollector_assets.start_dates import start_date
 from onecollector_resources.dagster_resources import OneCollectorResource
-from onecollector_resources.settings import SettingsError
+from onecollector_resources.settings import Settings
+from sensors.preconditions import settings_with
 
 UNSET = "no hours are exported: set export.out, such as out: s3://exports"
 
 
-def _exports(onecollector: OneCollectorResource) -> dg.SkipReason | None:
-    try:
-        return dg.SkipReason(UNSET) if onecollector.settings().export.out is None else None
-    except SettingsError as error:
-        return dg.SkipReason(str(error))
+def _exports(settings: Settings) -> str | None:
+    return settings.export.out
 
 
 @dg.schedule(
@@ -33,12 +31,12 @@ def _exports(onecollector: OneCollectorResource) -> dg.SkipReason | None:
 def count_daily(
     context: dg.ScheduleEvaluationContext, onecollector: OneCollectorResource
 ) -> dg.RunRequest | dg.SkipReason:
-    skip = _exports(onecollector)
-    if skip is not None:
-        return skip
+    settings = settings_with(onecollector, _exports, UNSET)
+    if isinstance(settings, dg.SkipReason):
+        return settings
     day = (context.scheduled_execution_time.astimezone(UTC) - timedelta(days=1)).date().isoformat()
-    if day < first_day():
-        return dg.SkipReason(f"{day} is before models.start_date, {first_day()}")
+    if day < (first := start_date("models")):
+        return dg.SkipReason(f"{day} is before models.start_date, {first}")
     return dg.RunRequest(run_key=f"count {day}", partition_key=day)
 
 
@@ -53,9 +51,9 @@ def count_daily(
 def train_daily(
     context: dg.ScheduleEvaluationContext, onecollector: OneCollectorResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    skip = _exports(onecollector)
-    if skip is not None:
-        return skip
+    settings = settings_with(onecollector, _exports, UNSET)
+    if isinstance(settings, dg.SkipReason):
+        return settings
     day = context.scheduled_execution_time.astimezone(UTC).date().isoformat()
     return [
         dg.RunRequest(run_key=f"train {tenant} {day}", partition_key=tenant) for tenant in TENANTS.get_partition_keys()
