@@ -39,7 +39,9 @@ postgresql:
 
 test: lint postgresql
 	@$(BIN)/onecollector install
-	@$(BIN)/python -m pytest -m "not soak"
+	@# Real parts make tests wait more than work: two at a time take little more than half as long.
+	@$(BIN)/python -m pytest -m "not soak and not alone" -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -m "alone and not soak"
 
 soak: setup postgresql
 	@$(BIN)/onecollector install

@@ -146,6 +146,7 @@ def test_containers_that_start_with_the_same_3_kb_line_all_arrive(stack: Stack) 
     assert len(lines_of(stack, service, 400)) == 400
 
 
+@pytest.mark.alone
 def test_fast_rotation_loses_nothing(stack: Stack) -> None:
     service, count = unique("rotate"), 200_000
     options = {"type": "json-file", "config": {"max-size": "1m", "max-file": "3"}}
