@@ -40,8 +40,7 @@ postgresql:
 test: lint postgresql
 	@$(BIN)/onecollector install
 	@# Real parts make tests wait more than work: two at a time take little more than half as long.
-	@$(BIN)/python -m pytest -m "not soak and not alone" -n 2 --dist loadfile
-	@$(BIN)/python -m pytest -m "alone and not soak"
+	@$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile
 
 soak: setup postgresql
 	@$(BIN)/onecollector install

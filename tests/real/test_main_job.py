@@ -146,12 +146,11 @@ def test_containers_that_start_with_the_same_3_kb_line_all_arrive(stack: Stack) 
     assert len(lines_of(stack, service, 400)) == 400
 
 
-@pytest.mark.alone
 def test_fast_rotation_loses_nothing(stack: Stack) -> None:
     service, count = unique("rotate"), 200_000
     options = {"type": "json-file", "config": {"max-size": "1m", "max-file": "3"}}
     stack.run(f"seq 1 {count}", service=service, log_config=options).wait()
-    found = Counter(lines_of(stack, service, count, deadline_s=90))
+    found = Counter(lines_of(stack, service, count, deadline_s=200))
     assert len(found) == count
     assert sum(found.values()) == count
 

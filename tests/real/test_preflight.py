@@ -148,7 +148,6 @@ def test_a_stock_loki_loses_hides_and_labels_and_each_is_named_with_its_cure(sto
     assert (code, found["findings"]) == (0, []), found["findings"]
 
 
-@pytest.mark.alone
 def test_a_hot_stream_beside_a_quiet_one_is_lost_under_a_204(stock: Any, doctor: Doctor) -> None:
     loki = stock({"ingestion_rate_mb": 64, "ingestion_burst_size_mb": 128, "shard_streams": {"enabled": False}})
     code, found = doctor(loki.url, "--json")
