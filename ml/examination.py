@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from ml.shard_parts import part_of
 from ml.signals import HISTORY
 from ml.tally_store import Ranges
 from ml.tenant_training import Learnt
+from onecollector_resources.findings.records import Judged
 
 if TYPE_CHECKING:
     import polars as pl
@@ -59,16 +60,6 @@ class Subject:
     @property
     def service(self) -> str:
         return self.learnt.frame.service
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A finding that somebody judged; minutes since 1970, both inclusive."""
-
-    service: str
-    first: int
-    last: int
-    verdict: Literal["confirmed", "dismissed"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from ml.evaluation.harness import MODEL
 from ml.examination import (
     Artefact,
     Detector,
-    Judged,
     baseline_verdicts,
     remembered,
     replayed,
@@ -33,6 +32,7 @@ from ml.tenant_training import FittedGroup, TrainingPlan, fit_groups, learnt_ser
 from onecollector_assets.model_subjects import subjects_of
 from onecollector_assets.tallying import NothingToLearn, exported_days, keep_tallies
 from onecollector_assets.template_counts import model_store
+from onecollector_resources.findings.records import Judged
 from onecollector_resources.settings import Settings
 from onecollector_resources.storage.objects import ObjectStore, as_url, open_store
 
