@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+FINDINGS_SERVICE = "onecollector-findings"
+"""The service whose lines in Loki are findings; nothing is learned from it or found in it."""
+
 Severity = Literal["error", "warning"]
 Judgement = Literal["none", "confirmed", "dismissed"]
 FindingState = Literal["open", "closed"]
