@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -19,35 +20,35 @@ from ml.shard_parts import part_of
 from ml.signals import HISTORY
 from tests.unit.ml.trained import small_shard
 
-BUDGET = 0.5
 
-
-def surge(factor: float) -> Frame:
-    """Minutes of svc-1 with eight at the end in which it writes so many times as much."""
+@cache
+def surge() -> Frame:
+    """Minutes of the second service with eight at the end in which it writes twice and a half as much."""
     chance = np.random.default_rng((1, 1))
     days = live(make_service(1, 20.0, chance), chance, quiet_days=4, test_days=0)
     frame = case_of(days, 3 * DAY, (), chance).train.rows(2 * DAY, 2 * DAY + HISTORY + 8)
     counts = frame.counts.copy()
-    counts[HISTORY:] *= factor
+    counts[HISTORY:] *= 2.5
     return replace(frame, counts=counts)
 
 
-def heavy(over: float) -> Frame:
-    """A surge whose weight is above the threshold by some decades, in (over, over + 0.4)."""
+def budget_at(over: float) -> float:
+    """An alert budget by which the surge is so many decades above its service's threshold, or up to 0.2 more."""
     shard = small_shard().shard
-    part, limit = part_of(shard, shard.services[1:]), float(detectors.thresholds(shard, BUDGET)[1])
-    found = (
-        frame for factor in np.arange(1.2, 8, 0.1) if 0 <= excess(part, frame := surge(factor), limit) - over < 0.4
-    )
-    return next(found)
+    part = part_of(shard, shard.services[1:])
+    for budget in np.geomspace(0.001, 100, 200):
+        limit = float(detectors.thresholds(shard, budget)[1])
+        if over <= excess(part, surge(), limit) < over + 0.2:
+            return float(budget)
+    raise AssertionError(f"no budget puts the surge {over} decades above the threshold")
 
 
 def test_what_was_dismissed_is_no_finding_and_other_services_are_as_they_were() -> None:
-    shard, frame, end = small_shard().shard, heavy(0.01), 3 * DAY
+    shard, frame, end, budget = small_shard().shard, surge(), 3 * DAY, budget_at(0.05)
     dismissed = Dismissed(shard.services[1], end - 100, frame)
-    after = excused(shard, [dismissed], end, BUDGET)
-    limit = float(detectors.thresholds(after, BUDGET)[1])
-    assert limit == detectors.thresholds(shard, BUDGET)[1]
+    after = excused(shard, [dismissed], end, budget)
+    limit = float(detectors.thresholds(after, budget)[1])
+    assert limit == detectors.thresholds(shard, budget)[1]
     assert excess(part_of(shard, shard.services[1:]), frame, limit) >= 0
     assert excess(part_of(after, shard.services[1:]), frame, limit) < 0
     assert (after.tails[0] == shard.tails[0]).all()
@@ -56,16 +57,16 @@ def test_what_was_dismissed_is_no_finding_and_other_services_are_as_they_were() 
 
 
 def test_what_is_far_above_stays_a_finding_until_a_second_week_says_the_same() -> None:
-    shard, frame, end = small_shard().shard, heavy(MOST_A_WEEK + MARGIN), 30 * DAY
+    shard, frame, end, budget = small_shard().shard, surge(), 30 * DAY, budget_at(MOST_A_WEEK + MARGIN)
     one = Dismissed(shard.services[1], end - 100, frame)
-    assert (excused(shard, [one, one], end, BUDGET).tails == shard.tails).all()
-    twice = excused(shard, [one, replace(one, first=end - WEEK - 100)], end, BUDGET)
+    assert (excused(shard, [one, one], end, budget).tails == shard.tails).all()
+    twice = excused(shard, [one, replace(one, first=end - WEEK - 100)], end, budget)
     assert (twice.tails[1] != shard.tails[1]).any()
 
 
 def test_without_a_dismissal_a_shard_is_as_it_was() -> None:
     shard = small_shard().shard
-    assert excused(shard, [], 0, BUDGET) is shard
+    assert excused(shard, [], 0, 0.5) is shard
 
 
 @given(st.lists(st.floats(0.05, 3), min_size=15, max_size=15), st.floats(0.01, 1), st.floats(0, 60))
