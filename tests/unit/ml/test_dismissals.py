@@ -23,12 +23,12 @@ from tests.unit.ml.trained import small_shard
 
 @cache
 def surge() -> Frame:
-    """Minutes of the second service with eight at the end in which it writes twice and a half as much."""
+    """Minutes of the second service with eight at the end in which it writes five times as much of one kind."""
     chance = np.random.default_rng((1, 1))
     days = live(make_service(1, 20.0, chance), chance, quiet_days=4, test_days=0)
     frame = case_of(days, 3 * DAY, (), chance).train.rows(2 * DAY, 2 * DAY + HISTORY + 8)
     counts = frame.counts.copy()
-    counts[HISTORY:] *= 2.5
+    counts[HISTORY:, 1] *= 5
     return replace(frame, counts=counts)
 
 
