@@ -303,9 +303,29 @@ class ModelSettings(_Section):
         default=20, ge=0, le=200, description="Services whose last 48 hours are examined with faults put into them."
     )
     keep: int = Field(default=14, ge=2, description="Models kept beside those that serve.")
+    webhook_url: str | None = Field(
+        default=None, description="Where findings are posted as JSON: `https://host/path`; empty: nowhere."
+    )
+    webhook_secret_env: str | None = Field(
+        default=None,
+        description="Variable that holds the secret with which posted findings are signed; empty: unsigned.",
+    )
+    findings_per_hour: int = Field(
+        default=12, ge=1, description="Findings of a tenant posted in an hour; the others are counted in one message."
+    )
+    grace_s: float = Field(
+        default=20, ge=0, le=300, description="Seconds after its end that a minute is read: late lines are in by then."
+    )
     services: dict[str, ServiceTuning] = Field(
         default_factory=dict, description="Services whose lines need masks or a threshold of their own, by name."
     )
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/\s]+", value):
+            raise ValueError("expected http:// or https:// and a host in front")
+        return value
 
 
 class RetentionSettings(_Section):

@@ -33,7 +33,10 @@ class FindingLedger(Protocol):
         ...
 
     def held_back(self, tenant: str, hour: datetime, findings: int) -> None:
-        """Findings of that hour that were kept but not sent: one message for all, sent once and updated in place."""
+        """How many findings of that hour, in all, were kept but not sent: one message, sent when the hour is over.
+
+        Told again before that, the higher number counts.
+        """
         ...
 
     def notice(self, notice: Notice) -> None:

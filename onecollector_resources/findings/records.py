@@ -7,13 +7,20 @@ they got here, and stay data wherever they go.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
+
+FINDINGS_SERVICE = "onecollector-findings"
+"""The service whose lines in Loki are findings; nothing is learned from it or found in it."""
 
 Severity = Literal["error", "warning"]
 Judgement = Literal["none", "confirmed", "dismissed"]
 FindingState = Literal["open", "closed"]
+Channel = Literal["webhook", "loki"]
+DeliveryKind = Literal["opened", "closed", "held_back"]
+DeliveryState = Literal["pending", "sent", "refused"]
 Announcement = Literal["sent", "held_back"]
 """``held_back``: beyond the tenant's cap an hour; it is kept and shown, and counted in one message, but posts none."""
 
@@ -98,7 +105,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """Findings of one tenant that belong together. ``evidence`` is what the investigation run collected; empty before."""
+    """Findings of one tenant that belong together. ``evidence`` is what the investigation run collected; empty before.
+
+    ``number`` rises with every incident: who has seen one has seen all below it.
+    """
 
     key: str
     tenant: str
@@ -107,3 +117,38 @@ class Incident:
     services: tuple[str, ...]
     findings: tuple[int, ...]
     evidence: dict[str, object] = field(default_factory=dict)
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message about a finding, on its way or there. ``key`` is the finding's; for ``held_back`` the hour's.
+
+    ``payload`` is the message as JSON, fixed when it was written: sent twice, it is the same twice.
+    """
+
+    id: int
+    key: str
+    tenant: str
+    channel: Channel
+    kind: DeliveryKind
+    payload: Mapping[str, Any]
+    state: DeliveryState
+    attempts: int
+    next_attempt: datetime
+    created: datetime
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A finding that somebody judged; minutes since 1970, both inclusive.
+
+    ``weight`` is what it weighed when it was found, in decades.
+    """
+
+    service: str
+    first: int
+    last: int
+    verdict: Literal["confirmed", "dismissed"]
+    weight: float = 0.0

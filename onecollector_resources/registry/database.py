@@ -92,8 +92,8 @@ class Database:
         elif self.is_postgres:
             event.listen(self.engine, "connect", _postgres_limits)
 
-    def migrate(self) -> None:
-        """Create or upgrade the tables. Raises RegistryTooNew, RegistryUnavailable."""
+    def migrate(self, revision: str = "head") -> None:
+        """Create or upgrade the tables, up to a revision. Raises RegistryTooNew, RegistryUnavailable."""
         from alembic import command
         from alembic.config import Config
         from alembic.util.exc import CommandError
@@ -117,7 +117,7 @@ class Database:
                 connection.execute(select(func.pg_advisory_xact_lock(MIGRATING)))
             config.attributes["connection"] = connection
             try:
-                command.upgrade(config, "head")
+                command.upgrade(config, revision)
             except CommandError as error:
                 raise RegistryTooNew(f"registry {self.where}: {error}; use the OneCollector that wrote it") from error
             connection.commit()

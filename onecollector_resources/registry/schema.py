@@ -26,7 +26,7 @@ from sqlalchemy.types import TypeDecorator
 
 from onecollector_resources.records import CollectMode, ConfigVerdict, Flow, GapCause, Phase, SourceKind
 
-VERSION = 1
+VERSION = 2
 """Schema version that this code reads and writes."""
 
 GAP_KEY = 200

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from ml.evaluation.faults import COUNT_KINDS, KINDS
 from ml.evaluation.judge import Figure, Verdict, wilson
-from ml.examination import Artefact, Detector, Judged, Remembered, Replay, remembered
+from ml.examination import Artefact, Detector, Remembered, Replay, remembered
 from ml.gate_limits import GATES, LEAST_RATE, MOST_RATE
 from ml.gates import Evaluation, findings_interval, gates_of, passed
 from ml.model_store import ServiceFacts
 from ml.shard_parts import part_of
+from onecollector_resources.findings.records import Judged
 from tests.unit.ml.trained import small_shard
 
 
