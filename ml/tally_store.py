@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml.masking import MASKS_VERSION
-from ml.model_manifest import tenant_folder
 from ml.sealed import Unsealed, seal, unseal
-from onecollector_resources.storage.objects import ObjectMissing, ObjectStore
+from onecollector_resources.storage.objects import ObjectMissing, ObjectStore, key_part
 
 if TYPE_CHECKING:
     import polars as pl
@@ -153,12 +152,12 @@ class TallyStore:
 
     def key(self, day: date, name: str = "") -> str:
         """Of a day's JSON, or of a file of it."""
-        prefix = f"tallies/{tenant_folder(self.tenant)}/{day}"
+        prefix = f"tallies/{key_part(self.tenant)}/{day}"
         return f"{prefix}/{name}" if name else f"{prefix}.json"
 
     def days(self) -> list[date]:
         """Days that are kept, in order."""
-        folder = f"tallies/{tenant_folder(self.tenant)}/"
+        folder = f"tallies/{key_part(self.tenant)}/"
         names = [info.key.removeprefix(folder) for info in self.store.list(folder)]
         return sorted(date.fromisoformat(n.removesuffix(".json")) for n in names if n.endswith(".json"))
 
