@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from ml.model_manifest import FORMAT, MODEL_ID, ModelRefused
-from ml.sealed import Unsealed, seal, unseal
 from onecollector_resources.storage.objects import ObjectMissing, ObjectStore, PutConflict, key_part
+from onecollector_resources.storage.sealed import Unsealed, seal, unseal
 
 Channel = Literal["production", "candidate", "previous"]
 Clock = Callable[[], datetime]

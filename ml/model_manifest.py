@@ -16,9 +16,9 @@ from typing import Any
 import orjson
 
 from ml.masking import MASKS_VERSION
-from ml.sealed import Unsealed, seal, unseal
 from ml.shard_arrays import SCHEMA
 from onecollector_resources.storage.objects import key_part
+from onecollector_resources.storage.sealed import Unsealed, seal, unseal
 
 FORMAT = 1
 MODEL_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}")

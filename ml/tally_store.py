@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml.masking import MASKS_VERSION
-from ml.sealed import Unsealed, seal, unseal
 from onecollector_resources.storage.objects import ObjectMissing, ObjectStore, key_part
+from onecollector_resources.storage.sealed import Unsealed, seal, unseal
 
 if TYPE_CHECKING:
     import polars as pl
