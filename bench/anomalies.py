@@ -1,23 +1,21 @@
-"""Anomaly models: what a minute of 500 services and the training of 1,000 cost, and how many injected faults are found.
+"""Anomaly models: what a minute of 500 services costs, and how many injected faults are found.
 
 The second part is the harness of ml/evaluation with its five fixed seeds on counts (its lines say the same, a test holds
-that), every baseline in the same run. ``--quick`` takes one seed and extrapolates the training from 100 services.
+that), every baseline in the same run. ``--quick`` takes one seed.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from bench.report import report
-from ml import detectors, training
+from ml import detectors
 from ml.evaluation import harness
 from ml.evaluation.days import DAY, live
 from ml.evaluation.faults import KINDS
@@ -90,38 +88,16 @@ def scoring(services: int = 500) -> tuple[float, float, float]:
     return counted, scored, counted + scored
 
 
-def train(services: int) -> tuple[float, float, float]:
-    """Seconds, CPU seconds of the workers, and the most memory of all processes together in GB."""
-    names = [f"service-{number}" for number in range(services)]
-    most, began = 0, time.perf_counter()
-    for _ in training.train_shards(load, training.shards_of(names)):
-        here = psutil.Process()
-        parts = [process.memory_info().rss for process in (here, *here.children(recursive=True))]
-        most = max(most, sum(parts))
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.perf_counter() - began, used.ru_utime + used.ru_stime, most / 1e9
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
     row = partial(dict, reach=None, better="lower")
     counted, scored, both = scoring()
-    services = 100 if quick else 1_000
-    seconds, cpu, memory = train(services)
     rows = [
         row(what="500 services x 1 minute: counts into frames", value=round(counted, 3), unit="s CPU"),
         row(what="500 services x 1 minute: evidence and episodes", value=round(scored, 3), unit="s CPU"),
         row(what="500 services x 1 minute, both", value=round(both, 3), unit="s CPU", reach=0.5),
-        row(
-            what=f"training, {services:,} services x 14 days, 2 processes",
-            value=round(seconds, 1),
-            unit="s",
-            reach=300 * services / 1000,
-        ),
-        row(what="training, CPU of both workers, a service", value=round(cpu / services, 3), unit="s CPU"),
-        row(what="training, most memory of all processes", value=round(memory, 2), unit="GB", reach=3),
     ]
     verdicts = harness.examine(harness.SEEDS[:1] if quick else harness.SEEDS, tell=print)
     for verdict in verdicts:

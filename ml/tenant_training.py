@@ -27,12 +27,12 @@ from ml.tally_store import (
     joined,
     without,
 )
-from ml.training import SHARD_SERVICES
 from onecollector_resources.storage.objects import ObjectStore
 
 if TYPE_CHECKING:
     import polars as pl
 
+SHARD_SERVICES = 50
 LEARNING_DAYS = 7.0
 AROUND = 15
 """Minutes before and after a confirmed finding that are not learned from either."""
