@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.drift import OVERFLOW, Sightings, coded, freshness
+from ml.drift import FEW, OVERFLOW, Named, Sightings, coded, freshness
 
 if TYPE_CHECKING:
     import polars as pl
@@ -116,7 +116,7 @@ class Minute:
     """A tally as arrays [N], one entry per minute and template, in any order: see ``TALLY`` for what each is."""
 
     minute: NDArray[np.int64]
-    templates: list[str]
+    templates: Sequence[str]
     lines: NDArray[np.int64]
     errors: NDArray[np.int64]
     bytes: NDArray[np.int64]
@@ -129,7 +129,7 @@ class Minute:
         """Out of a tally; missing columns are nought."""
         table = _whole(table)
         columns = {name: table[name].to_numpy() for name in TALLY if name != "template"}
-        return Minute(columns.pop("minute").astype(np.int64), table["template"].to_list(), **columns)
+        return Minute(columns.pop("minute").astype(np.int64), _named(table["template"]), **columns)
 
 
 def tally(lines: pl.DataFrame) -> pl.DataFrame:
@@ -253,7 +253,7 @@ def _frame(
     nameless = np.array([kind in (OTHER, OVERFLOW) for kind in kinds], np.bool_)
     column, unknown = columns[code], (np.array(strange, np.bool_) & ~nameless)[code]
     counts = np.zeros((rows, other + 1), np.float32)
-    np.add.at(counts, (minute[~unknown], column[~unknown]), lines[~unknown])
+    np.add.at(counts.reshape(-1), (minute * (other + 1) + column)[~unknown], lines[~unknown])
     fresh, seen = freshness(tally.minute, names, start, sightings)
     is_error = tally.errors * 2 >= np.maximum(lines, 1)
 
@@ -297,10 +297,18 @@ def _durations(
     here = (column >= 0) & (tally.took_lines > 0)
     at = (minute[here], column[here])
     lines = np.zeros((rows, len(timed)), np.float32)
-    np.add.at(lines, at, tally.took_lines[here].astype(np.float32))
+    np.add.at(lines.reshape(-1), at[0] * len(timed) + at[1], tally.took_lines[here].astype(np.float32))
     median, high = np.full(lines.shape, np.nan, np.float32), np.full(lines.shape, np.nan, np.float32)
     median[at], high[at] = tally.took_median[here], tally.took_p95[here]
     return lines, median, high
+
+
+def _named(names: pl.Series) -> Sequence[str]:
+    """Names of a few rows as they are, of many as numbers: as text they would be most of the work."""
+    if len(names) <= FEW:
+        return names.to_list()
+    encoded: Any = names.to_arrow().dictionary_encode()
+    return Named(encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64))
 
 
 @lru_cache(4096)

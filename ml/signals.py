@@ -232,7 +232,7 @@ def softened(counts: Floats, soft: NDArray) -> Floats:
     sparse = np.flatnonzero(np.isfinite(soft))
     if len(sparse) == 0:
         return counts
-    out = counts.copy()
+    out = counts.copy("K")
     out[:, sparse] = soft[sparse] * np.log1p(out[:, sparse] / soft[sparse])
     return out
 
@@ -278,8 +278,12 @@ def add_template_channels(out: Floats, panel: Panel, z: Floats, up: NDArray, dow
         (5, above, (INFO,)),
         (6, below, (INFO, ERROR)),
     ):
-        of_kind = np.where(np.isin(panel.kind, kinds), values, 0)
-        np.maximum(out[:, :, channel], maxima(of_kind, panel.starts), out=out[:, :, channel])
+        chosen = np.isin(panel.kind, kinds)
+        if panel.services == 1:
+            highest = values[:, chosen].max(1, keepdims=True, initial=0)
+        else:
+            highest = maxima(np.where(chosen, values, 0), panel.starts)
+        np.maximum(out[:, :, channel], highest, out=out[:, :, channel])
 
 
 def mix(panel: Panel, z: Floats, wanted: Floats) -> Floats:

@@ -133,14 +133,25 @@ class OpenedBucket:
     services: tuple[str, ...]
     parquet: Any
 
-    def tally(self, service: str) -> pl.DataFrame | None:
-        """None where the service wrote nothing that day."""
-        import polars as pl
-
+    def packed(self, service: str) -> pa.Table | None:
+        """As it is kept; None where the service wrote nothing that day."""
         if service not in self.services:
             return None
-        table = pl.DataFrame(pl.from_arrow(self.parquet.read_row_group(self.services.index(service)).cast(_schema())))
-        return table.with_columns(pl.col(name).cast(kind) for name, kind in _kinds().items())
+        return self.parquet.read_row_group(self.services.index(service), use_threads=False).cast(_schema())
+
+    def tally(self, service: str) -> pl.DataFrame | None:
+        """None where the service wrote nothing that day."""
+        table = self.packed(service)
+        return None if table is None else tally_of([table])
+
+
+def tally_of(days: Sequence[pa.Table]) -> pl.DataFrame:
+    """Days of one service, one after the other, as ``ml.features.tally`` made them."""
+    import polars as pl
+    import pyarrow as pa
+
+    table = pl.DataFrame(pl.from_arrow(pa.concat_tables(days)))
+    return table.with_columns(pl.col(name).cast(kind) for name, kind in _kinds().items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from ml.tally_store import (
     bucket_of,
     day_start_minute,
     joined,
+    tally_of,
     without,
 )
 from onecollector_resources.storage.objects import ObjectStore
@@ -162,11 +163,11 @@ def settled(table: pl.DataFrame, merged: Mapping[str, str]) -> pl.DataFrame:
 def _learnt(opened: Sequence[OpenedBucket], plan: TrainingPlan, service: str) -> Learnt | None:
     import polars as pl
 
-    parts = [table for bucket in opened if (table := bucket.tally(service)) is not None]
+    parts = [table for bucket in opened if (table := bucket.packed(service)) is not None]
     if not parts:
         return None
     inside = pl.col("minute").is_between(plan.start, plan.end, closed="left")
-    table = settled(pl.concat(parts).filter(inside), plan.merged.get(service, {}))
+    table = settled(tally_of(parts).filter(inside), plan.merged.get(service, {}))
     if table.height == 0:
         return None
     first = table["minute"].min()
