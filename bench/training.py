@@ -1,7 +1,7 @@
 """Training: a tenant of 1,000 services from 14 days of kept minute tallies to a model on the store, and back into memory.
 
 What a run does every day, but for counting the day's lines (bench.templates has that) and the examination of 20 services,
-which does not grow with the tenant. ``--quick`` takes 100 services.
+which does not grow with the tenant. ``--services`` takes fewer.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class MostMemory(threading.Thread):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
-    services = 100 if parser.parse_args().quick else 1_000
+    parser.add_argument("--services", type=int, default=1_000)
+    services = parser.parse_args().services
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         store = FileStore(root / "store", create=True)

@@ -41,12 +41,8 @@ def fit_tail(values: NDArray[np.floating], prior: float = 0.0, prior_minutes: in
     Strictly rising. Where most minutes have the same value (no error for days) any higher one is in the tail, whose
     probability is then drawn towards ``prior`` as if that had been seen for ``prior_minutes``.
     """
-    return tail_of(np.sort(values), prior, prior_minutes)
-
-
-def tail_of(ordered: NDArray[np.floating], prior: float = 0.0, prior_minutes: int = 0) -> Floats:
-    """As ``fit_tail``, of values that rise."""
-    ordered = ordered.astype(np.float64)
+    # In single precision, as they come, they are sorted in half the time.
+    ordered = np.sort(values).astype(np.float64)
     n = len(ordered)
     if n == 0:
         return np.linspace(1, 15, len(SHARES)).astype(np.float32)

@@ -256,12 +256,9 @@ def _digits_by_other_days(values: Floats, known: NDArray[np.bool_], minutes: NDA
     """Decades of calibration minutes [T', C] by the tails of other days: a tail that was fitted to a minute excuses it."""
     fold = minutes // 1440 % FOLDS
     out = np.zeros(values.shape, np.float32)
-    order = np.argsort(values[known], axis=0)
-    ordered, fold_of = np.take_along_axis(values[known], order, axis=0).T, fold[known][order].T
     for number in np.unique(fold):
-        parts = zip(ordered, fold_of, strict=True)
-        alone = bool((fold == number).all())
-        tails = np.stack([calibration.tail_of(part if alone else part[of != number]) for part, of in parts])
+        others = known & (fold != number) if (fold != number).any() else known
+        tails = np.stack([calibration.fit_tail(values[others, channel]) for channel in range(values.shape[1])])
         rows = fold == number
         out[rows] = calibration.digits(values[rows][:, None], tails[None])[:, 0]
     return out

@@ -217,15 +217,24 @@ def frame_of(
     the range are counted and left out. ``sightings`` is what was seen before ``start``; without it every template of the first
     day counts as known. ``unobserved`` are half-open ranges of minutes.
     """
-    import polars as pl
 
     table = _whole(table)
-    inside = table.filter(pl.col("minute").is_between(start, end, closed="left"))
+    inside = within(table, start, end)
     made = _frame(service, Minute.of_table(inside), vocabulary, start, end - start, sightings)
     observed = made.observed
     for first, last in unobserved:
         observed[max(0, first - start) : max(0, last - start)] = False
     return replace(made, outside=len(table) - len(inside))
+
+
+def within(table: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
+    """Rows of the minutes [start, end); the table itself where all are."""
+    import polars as pl
+
+    minutes = table["minute"].to_numpy()
+    if len(minutes) == 0 or (minutes.min() >= start and minutes.max() < end):
+        return table
+    return table.filter(pl.col("minute").is_between(start, end, closed="left"))
 
 
 def advanced(frame: Frame, minute: Minute, vocabulary: Vocabulary, *, keep: int | None = None) -> Frame:

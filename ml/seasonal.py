@@ -65,12 +65,18 @@ def log_rates(
 
 def expected(rates: Floats, minutes: Minutes) -> Floats:
     """Lines a minute [T, K] out of ``log_rates`` [48, K], interpolated between the middles of hours."""
+    between = between_hours(rates, minutes)
+    return np.exp(between, out=between)
+
+
+def between_hours(rates: Floats, minutes: Minutes) -> Floats:
+    """Rates by hour [48, K] for each minute [T, K], interpolated between the middles of hours."""
     weight = ((minutes - 30) % 60 / 60).astype(np.float32)[:, None]
     before, after = rates[bucket_of(minutes - 30)], rates[bucket_of(minutes + 30)]
     after -= before
     after *= weight
     after += before
-    return np.exp(after, out=after)
+    return after
 
 
 def expected_left_out(

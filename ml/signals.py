@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.panel import ERROR, ERROR_SUM, INFO, Floats, Panel
-from ml.seasonal import expected, rolling_sum
+from ml.seasonal import between_hours, expected, rolling_sum
 
 HORIZONS = (1, 2, 5, 10)
 """Minutes of a window: short ones for strong changes, long ones for weak ones."""
@@ -263,7 +263,7 @@ def channels(fit: Params, panel: Panel) -> Floats:
         if horizon > 1:
             spread = (mix(panel, z, wanted) - fit["mix_mean"][number]) / fit["mix_sd"][number]
             np.maximum(out[:, :, 8], spread, out=out[:, :, 8])
-    base = np.log(expected(fit["took_base"], panel.minutes))
+    base = between_hours(fit["took_base"], panel.minutes)
     for number, horizon in enumerate(TOOK_HORIZONS):
         z = took_z(*took_window(panel, base, horizon), fit["took_v0"][number], fit["took_v1"][number])
         np.maximum(out[:, :, 9], maxima(z / fit["took_up"][number], panel.took_starts), out=out[:, :, 9])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ml.detectors import ServiceFit, fit_service, join
 from ml.drift import OVERFLOW, Sightings
-from ml.features import Frame, Vocabulary, choose_vocabulary, frame_of
+from ml.features import Frame, Vocabulary, choose_vocabulary, frame_of, within
 from ml.model_store import ServiceFacts, TrainedShard, packed
 from ml.tally_store import (
     DAY_MINUTES,
@@ -166,8 +166,7 @@ def _learnt(opened: Sequence[OpenedBucket], plan: TrainingPlan, service: str) ->
     parts = [table for bucket in opened if (table := bucket.packed(service)) is not None]
     if not parts:
         return None
-    inside = pl.col("minute").is_between(plan.start, plan.end, closed="left")
-    table = settled(tally_of(parts).filter(inside), plan.merged.get(service, {}))
+    table = settled(within(tally_of(parts), plan.start, plan.end), plan.merged.get(service, {}))
     if table.height == 0:
         return None
     first = table["minute"].min()
