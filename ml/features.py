@@ -314,9 +314,13 @@ def _durations(
 
 def _named(names: pl.Series) -> Sequence[str]:
     """Names of a few rows as they are, of many as numbers: as text they would be most of the work."""
+    import polars as pl
+
     if len(names) <= FEW:
         return names.to_list()
-    encoded: Any = names.to_arrow().dictionary_encode()
+    encoded: Any = names.to_arrow()
+    if names.dtype == pl.String:
+        encoded = encoded.dictionary_encode()
     return Named(encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64))
 
 

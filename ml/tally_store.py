@@ -134,24 +134,31 @@ class OpenedBucket:
     parquet: Any
 
     def packed(self, service: str) -> pa.Table | None:
-        """As it is kept; None where the service wrote nothing that day."""
+        """As it is kept, each template's id once; None where the service wrote nothing that day."""
         if service not in self.services:
             return None
-        return self.parquet.read_row_group(self.services.index(service), use_threads=False).cast(_schema())
+        return self.parquet.read_row_group(self.services.index(service), use_threads=False).cast(_schema(packed=True))
 
     def tally(self, service: str) -> pl.DataFrame | None:
         """None where the service wrote nothing that day."""
         table = self.packed(service)
-        return None if table is None else tally_of([table])
+        return None if table is None else with_ids(tally_of([table]))
 
 
 def tally_of(days: Sequence[pa.Table]) -> pl.DataFrame:
-    """Days of one service, one after the other, as ``ml.features.tally`` made them."""
+    """Days of one service, one after the other, as ``ml.features.tally`` made them but for categories as templates."""
     import polars as pl
     import pyarrow as pa
 
-    table = pl.DataFrame(pl.from_arrow(pa.concat_tables(days)))
+    table = pl.DataFrame(pl.from_arrow(pa.concat_tables(days).unify_dictionaries()))
     return table.with_columns(pl.col(name).cast(kind) for name, kind in _kinds().items())
+
+
+def with_ids(table: pl.DataFrame) -> pl.DataFrame:
+    """A tally whose templates are text."""
+    import polars as pl
+
+    return table.with_columns(pl.col("template").cast(pl.String))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +212,7 @@ class TallyStore:
             if file.bucket == number:
                 data = self._file(day, file)
                 try:
-                    return OpenedBucket(file.services, pq.ParquetFile(io.BytesIO(data)))
+                    return OpenedBucket(file.services, pq.ParquetFile(io.BytesIO(data), read_dictionary=["template"]))
                 except (pa.ArrowException, ValueError) as error:
                     key = self.key(day.day, file.name)
                     raise self._refused(key, "a table of tallies", f"another ({error})") from None
@@ -295,12 +302,12 @@ def _ranges(rows: Iterable[Sequence[int]]) -> Ranges:
     return tuple((int(first), int(end)) for first, end in rows)
 
 
-def _schema() -> pa.Schema:
+def _schema(*, packed: bool = False) -> pa.Schema:
     import pyarrow as pa
 
     kinds = {
         "minute": pa.int32(),
-        "template": pa.string(),
+        "template": pa.dictionary(pa.int32(), pa.string()) if packed else pa.string(),
         "lines": pa.int32(),
         "errors": pa.int32(),
         "bytes": pa.int64(),

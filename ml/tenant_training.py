@@ -26,6 +26,7 @@ from ml.tally_store import (
     day_start_minute,
     joined,
     tally_of,
+    with_ids,
     without,
 )
 from onecollector_resources.storage.objects import ObjectStore
@@ -78,12 +79,17 @@ class TrainingPlan:
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """A service's minutes as they are learned from. ``table`` is its tally with settled ids."""
+    """A service's minutes as they are learned from. ``tally`` has settled ids, as categories."""
 
     frame: Frame
     vocabulary: Vocabulary
-    table: pl.DataFrame
+    tally: pl.DataFrame
     facts: ServiceFacts
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """The tally with ids as text."""
+        return with_ids(self.tally)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +163,7 @@ def settled(table: pl.DataFrame, merged: Mapping[str, str]) -> pl.DataFrame:
     """The tally with the ids that templates have now."""
     import polars as pl
 
-    return table.with_columns(pl.col("template").replace(merged)) if merged else table
+    return table.with_columns(pl.col("template").cast(pl.String).replace(merged)) if merged else table
 
 
 def _learnt(opened: Sequence[OpenedBucket], plan: TrainingPlan, service: str) -> Learnt | None:
