@@ -19,6 +19,7 @@ from ml import detectors
 from ml.evaluation import harness
 from ml.evaluation.days import DAY, live
 from ml.evaluation.faults import KINDS
+from ml.evaluation.judge import Figure
 from ml.evaluation.report import table
 from ml.evaluation.services import make_service
 from ml.features import Frame, Minute, advanced
@@ -88,6 +89,10 @@ def scoring(services: int = 500) -> tuple[float, float, float]:
     return counted, scored, counted + scored
 
 
+def _span(figure: Figure) -> str:
+    return f"{figure.low:.2f} to {figure.high:.2f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
@@ -108,30 +113,30 @@ def main() -> None:
             ("false findings a service-day", false, "", 0.6, "lower"),
         ):
             value = round(figure.value, 3)
-            span = f"{figure.low:.2f} to {figure.high:.2f}"
             rows.append(
                 row(
-                    what=f"{name}: {what} ({span})",
+                    what=f"{name}: {what} ({_span(figure)})",
                     value=value,
                     unit=unit,
                     reach=reach if ours else None,
                     better=better,
+                    **({} if ours else {"detail": True}),
                 )
             )
         if ours:
             rows.append(row(what=f"{name}: median delay", value=verdict.median_delay, unit="min", reach=3))
             rows += [
                 row(
-                    what=f"{name}: found of {verdict.faults[kind]} {kind}",
+                    what=f"{name}: found of {verdict.faults[kind]} {kind} ({_span(verdict.by_kind[kind])})",
                     value=round(verdict.by_kind[kind].value, 3),
                     unit="",
                     better="higher",
+                    detail=True,
                 )
                 for kind in KINDS
             ]
-            rows.append(
-                row(what=f"{name}: service-days judged", value=round(verdict.service_days, 1), unit="", better="higher")
-            )
+            days = round(verdict.service_days, 1)
+            rows.append(row(what=f"{name}: service-days judged", value=days, unit="", better="higher", detail=True))
     print(table(verdicts))
     report("anomalies", rows)
     folder = Path(__file__).parent / "results"
