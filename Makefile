@@ -48,7 +48,7 @@ soak: setup postgresql
 
 bench: setup
 	@$(BIN)/onecollector install
-	@for area in config registry prove pipeline rotation discovery agent main_job export; do $(BIN)/python -m bench.$$area || exit 1; done
+	@for area in config registry prove pipeline rotation discovery agent main_job export anomalies training; do $(BIN)/python -m bench.$$area || exit 1; done
 	@# Needs Loghub-2k, which is not part of the project: its folder is named by $$ONECOLLECTOR_LOGHUB.
 	@test -z "$$ONECOLLECTOR_LOGHUB" || $(BIN)/python -m bench.templates
 	@$(BIN)/python docs/generate.py

@@ -47,7 +47,10 @@ def commit() -> str:
 
 
 def report(area: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print the table and write the JSON. A row: what, value, unit, reach (or None), better (lower or higher)."""
+    """Print the table and write the JSON. A row: what, value, unit, reach (or None), better (lower or higher).
+
+    One with ``detail`` stands in the JSON and not among the README's figures.
+    """
     table = Table(title=area, title_justify="left")
     for name in ("what", "value", "aim", ""):
         table.add_column(name, justify="right" if name in ("value", "aim") else "left")

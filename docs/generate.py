@@ -87,10 +87,12 @@ def settings_page() -> str:
 
 
 def figures() -> str:
-    """README's table, from ``bench/results/*.json``."""
+    """README's table, from ``bench/results/*.json`` but for rows that only a page about them tells."""
     lines = ["| what | measured | aim |", "|---|---|---|"]
     for path in sorted((ROOT / "bench" / "results").glob("*.json")):
         for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+            if row.get("detail"):
+                continue
             unit = f" {row['unit']}" if row.get("unit") else ""
             sign = {"lower": "<= ", "higher": ">= "}.get(row.get("better", ""), "")
             aim = "" if row.get("reach") is None else f"{sign}{row['reach']:,}{unit}"

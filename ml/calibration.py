@@ -41,7 +41,8 @@ def fit_tail(values: NDArray[np.floating], prior: float = 0.0, prior_minutes: in
     Strictly rising. Where most minutes have the same value (no error for days) any higher one is in the tail, whose
     probability is then drawn towards ``prior`` as if that had been seen for ``prior_minutes``.
     """
-    ordered = np.sort(values.astype(np.float64))
+    # In single precision, as they come, they are sorted in half the time.
+    ordered = np.sort(values).astype(np.float64)
     n = len(ordered)
     if n == 0:
         return np.linspace(1, 15, len(SHARES)).astype(np.float32)
@@ -67,12 +68,18 @@ def fit_tail(values: NDArray[np.floating], prior: float = 0.0, prior_minutes: in
 def digits(values: Floats, knots: Floats) -> Floats:
     """``-log10 p`` of values [.., S, C] by knots [S, C, len(SHARES)]; below the first knot 0, at most ``MOST_DIGITS``."""
     heights = -np.log10(np.array(SHARES, np.float32))
-    out = np.zeros(values.shape, np.float32)
+    out = np.zeros(values.size, np.float32)
+    rows, flat = knots.reshape(-1, len(SHARES)), values.ravel()
+    # Knots rise, so what reaches one is among what reached the one before: half of all, a fifth, a tenth, ...
+    at = np.arange(values.size)
+    owner = at % len(rows)
     for low in range(len(SHARES) - 1):
-        left, right = knots[..., low], knots[..., low + 1]
-        part = heights[low] + (values - left) * ((heights[low + 1] - heights[low]) / (right - left))
-        np.copyto(out, np.minimum(part, heights[low + 1]), where=values >= left)
-    return np.minimum(out, MOST_DIGITS)
+        reached = flat[at] >= rows[owner, low]
+        at, owner = at[reached], owner[reached]
+        left, right = rows[owner, low], rows[owner, low + 1]
+        part = heights[low] + (flat[at] - left) * ((heights[low + 1] - heights[low]) / (right - left))
+        out[at] = np.minimum(part, heights[low + 1])
+    return np.minimum(out, MOST_DIGITS).reshape(values.shape)
 
 
 def p_values(values: Floats, knots: Floats) -> Floats:

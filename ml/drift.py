@@ -66,7 +66,7 @@ def freshness(
     if before is not None and len(minutes) <= FEW:
         return _one_by_one(minutes, templates, never, known)
     names, code = coded(templates)
-    order = np.lexsort((minutes, code))
+    order = _by_name_and_minute(minutes, code, len(names))
     sorted_code, sorted_minutes = code[order], minutes[order]
     first_of = np.flatnonzero(np.r_[True, sorted_code[1:] != sorted_code[:-1]])
     earlier = np.r_[np.int64(-1), sorted_minutes[:-1]].astype(np.int64)
@@ -93,8 +93,32 @@ def freshness(
     return fresh, Sightings({name: appeared[name] for name in kept}, kept)
 
 
+@dataclass(frozen=True, slots=True)
+class Named(Sequence[str]):
+    """A name for each row, kept once each: ``kinds``, and which of them a row has [N]."""
+
+    kinds: list[str]
+    code: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.code)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.kinds[self.code[row]]
+
+
+def _by_name_and_minute(minutes: NDArray[np.int64], code: NDArray[np.int64], names: int) -> NDArray[np.intp]:
+    """The order of rows by name, and by minute within a name."""
+    if names > np.iinfo(np.uint16).max or (minutes[1:] < minutes[:-1]).any():
+        return np.lexsort((minutes, code))
+    # Rows are in order of minutes already, and small numbers are sorted in one pass.
+    return np.argsort(code.astype(np.uint16), kind="stable")
+
+
 def coded(names: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
-    """Names by first appearance, and which of them each row has: weeks of minutes have a few hundred names in millions of rows."""
+    """Names, and which of them each row has: weeks of minutes have a few hundred names in millions of rows."""
+    if isinstance(names, Named):
+        return names.kinds, names.code
     if len(names) <= FEW:
         number: dict[str, int] = {}
         code = np.fromiter((number.setdefault(name, len(number)) for name in names), np.int64, len(names))

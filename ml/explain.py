@@ -261,9 +261,9 @@ def _slowest(
     fit: dict[str, NDArray], panel: Panel, frame: Frame, labels: Mapping[str, str], texts: Mapping[str, str]
 ) -> tuple[int, list[Moved], tuple[float, float]]:
     """Of a latency finding: the templates by how much longer their durations are; observed and expected milliseconds."""
-    from ml.seasonal import expected
+    from ml.seasonal import between_hours
 
-    base = np.log(expected(fit["took_base"], panel.minutes))
+    base = between_hours(fit["took_base"], panel.minutes)
     horizon = max(signals.TOOK_HORIZONS)
     excess, lines = signals.took_window(panel, base, horizon)
     number = signals.TOOK_HORIZONS.index(horizon)

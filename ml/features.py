@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.drift import OVERFLOW, Sightings, coded, freshness
+from ml.drift import FEW, OVERFLOW, Named, Sightings, coded, freshness
 
 if TYPE_CHECKING:
     import polars as pl
@@ -116,7 +116,7 @@ class Minute:
     """A tally as arrays [N], one entry per minute and template, in any order: see ``TALLY`` for what each is."""
 
     minute: NDArray[np.int64]
-    templates: list[str]
+    templates: Sequence[str]
     lines: NDArray[np.int64]
     errors: NDArray[np.int64]
     bytes: NDArray[np.int64]
@@ -129,7 +129,7 @@ class Minute:
         """Out of a tally; missing columns are nought."""
         table = _whole(table)
         columns = {name: table[name].to_numpy() for name in TALLY if name != "template"}
-        return Minute(columns.pop("minute").astype(np.int64), table["template"].to_list(), **columns)
+        return Minute(columns.pop("minute").astype(np.int64), _named(table["template"]), **columns)
 
 
 def tally(lines: pl.DataFrame) -> pl.DataFrame:
@@ -217,15 +217,24 @@ def frame_of(
     the range are counted and left out. ``sightings`` is what was seen before ``start``; without it every template of the first
     day counts as known. ``unobserved`` are half-open ranges of minutes.
     """
-    import polars as pl
 
     table = _whole(table)
-    inside = table.filter(pl.col("minute").is_between(start, end, closed="left"))
+    inside = within(table, start, end)
     made = _frame(service, Minute.of_table(inside), vocabulary, start, end - start, sightings)
     observed = made.observed
     for first, last in unobserved:
         observed[max(0, first - start) : max(0, last - start)] = False
     return replace(made, outside=len(table) - len(inside))
+
+
+def within(table: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
+    """Rows of the minutes [start, end); the table itself where all are."""
+    import polars as pl
+
+    minutes = table["minute"].to_numpy()
+    if len(minutes) == 0 or (minutes.min() >= start and minutes.max() < end):
+        return table
+    return table.filter(pl.col("minute").is_between(start, end, closed="left"))
 
 
 def advanced(frame: Frame, minute: Minute, vocabulary: Vocabulary, *, keep: int | None = None) -> Frame:
@@ -253,7 +262,7 @@ def _frame(
     nameless = np.array([kind in (OTHER, OVERFLOW) for kind in kinds], np.bool_)
     column, unknown = columns[code], (np.array(strange, np.bool_) & ~nameless)[code]
     counts = np.zeros((rows, other + 1), np.float32)
-    np.add.at(counts, (minute[~unknown], column[~unknown]), lines[~unknown])
+    np.add.at(counts.reshape(-1), (minute * (other + 1) + column)[~unknown], lines[~unknown])
     fresh, seen = freshness(tally.minute, names, start, sightings)
     is_error = tally.errors * 2 >= np.maximum(lines, 1)
 
@@ -297,10 +306,22 @@ def _durations(
     here = (column >= 0) & (tally.took_lines > 0)
     at = (minute[here], column[here])
     lines = np.zeros((rows, len(timed)), np.float32)
-    np.add.at(lines, at, tally.took_lines[here].astype(np.float32))
+    np.add.at(lines.reshape(-1), at[0] * len(timed) + at[1], tally.took_lines[here].astype(np.float32))
     median, high = np.full(lines.shape, np.nan, np.float32), np.full(lines.shape, np.nan, np.float32)
     median[at], high[at] = tally.took_median[here], tally.took_p95[here]
     return lines, median, high
+
+
+def _named(names: pl.Series) -> Sequence[str]:
+    """Names of a few rows as they are, of many as numbers: as text they would be most of the work."""
+    import polars as pl
+
+    if len(names) <= FEW:
+        return names.to_list()
+    encoded: Any = names.to_arrow()
+    if names.dtype == pl.String:
+        encoded = encoded.dictionary_encode()
+    return Named(encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64))
 
 
 @lru_cache(4096)

@@ -6,6 +6,8 @@ are judged by the season of the other days; what is fitted to them besides are a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +33,7 @@ SOFT = 0.5
 CLUMPED = 20.0
 """Lines a minute from which on no template counts as sparse."""
 TOOK_PRIOR_LINES = 200.0
+NEAR_COLUMNS = 8
 
 Arrays = dict[str, NDArray]
 
@@ -39,6 +42,7 @@ def fit_panel(panel: Panel) -> tuple[Arrays, Floats]:
     """Parameters of the one service in ``panel``, and its signals [T', 1, C] with each day judged by the others."""
     if panel.services != 1:
         raise ValueError(f"one service is fitted at a time, there are {panel.services}")
+    panel = by_columns(panel)
     seen = panel.observed[:, 0]
     lines, minutes = seasonal.bucket_sums(panel.counts, panel.minutes, seen)
     follows, spread = _followers(panel, lines.sum((0, 1)) / max(1.0, minutes.sum()))
@@ -55,6 +59,12 @@ def fit_panel(panel: Panel) -> tuple[Arrays, Floats]:
     _fit_silence(fit, out, panel)
     _fit_durations(fit, out, panel)
     return fit, out
+
+
+def by_columns(panel: Panel) -> Panel:
+    """The same with a column's minutes side by side in memory: everything here goes along them, thousands at a time."""
+    tables = {name: np.asfortranarray(getattr(panel, name)) for name in ("counts", "took_lines", "took_log")}
+    return replace(panel, **tables)
 
 
 def _followers(panel: Panel, base: NDArray[np.float64]) -> tuple[NDArray[np.bool_], Floats]:
@@ -118,17 +128,34 @@ def _fit_windows(
         fit["total_up"][number], fit["total_down"][number] = up, down
         np.maximum(out[:, :, 0], z / up, out=out[:, :, 0])
         np.maximum(out[:, :, 1], -z / down, out=out[:, :, 1])
-        observed, wanted = signals.template_expected(panel, counts, soft_rates, flow, ahead, follows, horizon, phi, a)
-        fit["phi"][number], fit["a"][number] = _spread(observed, wanted, step)
-        z = signals.root_z(observed, wanted, fit["phi"][number], fit["a"][number])
-        up, down = _tails(z, step)
-        fit["up"][number], fit["down"][number] = np.where(rare, np.inf, up), down
-        signals.add_template_channels(out, panel, z, fit["up"][number], fit["down"][number])
+        squares = np.zeros((len(out), 1), np.float32)
+        for part in _some_columns(panel):
+            some = _taken(panel, part)
+            observed, wanted = signals.template_expected(
+                some, counts[:, part], soft_rates[:, part], flow, ahead, follows[part], horizon, phi, a
+            )
+            fit["phi"][number, part], fit["a"][number, part] = own = _spread(observed, wanted, step)
+            z = signals.root_z(observed, wanted, *own)
+            up, down = _tails(z, step)
+            up = np.where(rare[part], np.inf, up).astype(np.float32)
+            fit["up"][number, part], fit["down"][number, part] = up, down
+            signals.add_template_channels(out, some, z, up, down)
+            if horizon > 1:
+                squares += signals.mix(some, z, wanted)
         if horizon > 1:
-            squares = signals.mix(panel, z, wanted)
             fit["mix_mean"][number], fit["mix_sd"][number] = squares.mean(0), np.maximum(squares.std(0), 1)
             spread = (squares - fit["mix_mean"][number]) / fit["mix_sd"][number]
             np.maximum(out[:, :, 8], spread, out=out[:, :, 8])
+
+
+def _some_columns(panel: Panel) -> list[slice]:
+    """A few columns at a time, whose windows stay near the processor while they are worked on."""
+    return [slice(first, first + NEAR_COLUMNS) for first in range(0, panel.counts.shape[1], NEAR_COLUMNS)]
+
+
+def _taken(panel: Panel, part: slice) -> Panel:
+    """These columns of counts alone."""
+    return replace(panel, counts=panel.counts[:, part], kind=panel.kind[part], owner=panel.owner[part])
 
 
 def _softness(panel: Panel) -> tuple[Floats, Floats]:
@@ -183,9 +210,10 @@ def _tails(z: Floats, step: int = 1) -> tuple[Floats, Floats]:
 
 
 def _quantiles(values: Floats, *shares: float) -> list[Floats]:
+    by_column = np.ascontiguousarray(values.T)
     places = [round(share * (len(values) - 1)) for share in shares]
-    sorted_enough = np.partition(np.ascontiguousarray(values.T), places, axis=1)
-    return [sorted_enough[:, place] for place in places]
+    # One by one: several places at once are not looked for by the processor's wide instructions.
+    return [np.partition(by_column, place, axis=1)[:, place] for place in places]
 
 
 def _fit_silence(fit: Arrays, out: Floats, panel: Panel) -> None:
@@ -202,14 +230,14 @@ def _fit_silence(fit: Arrays, out: Floats, panel: Panel) -> None:
 
 
 def _fit_durations(fit: Arrays, out: Floats, panel: Panel) -> None:
-    lines, logs = panel.took_lines.astype(np.float64), panel.took_log
+    logs = panel.took_log
     weight, _seen = seasonal.bucket_sums(panel.took_lines, panel.minutes, panel.observed[:, 0])
     summed, _ = seasonal.bucket_sums(panel.took_lines * logs, panel.minutes, panel.observed[:, 0])
     mean = summed.sum((0, 1)) / np.maximum(weight.sum((0, 1)), 1)
     base = (summed.sum(0) + TOOK_PRIOR_LINES * mean) / (weight.sum(0) + TOOK_PRIOR_LINES)
     fit["took_base"] = base.astype(np.float32)
-    excess_base = np.log(seasonal.expected(fit["took_base"], panel.minutes))
-    shape = (len(TOOK_HORIZONS), lines.shape[1])
+    excess_base = np.asfortranarray(seasonal.between_hours(fit["took_base"], panel.minutes))
+    shape = (len(TOOK_HORIZONS), logs.shape[1])
     for name in ("took_v0", "took_v1", "took_up"):
         fit[name] = np.ones(shape, np.float32)
     for number, horizon in enumerate(TOOK_HORIZONS):
@@ -224,11 +252,11 @@ def _fit_durations(fit: Arrays, out: Floats, panel: Panel) -> None:
 def _took_spread(excess: Floats, lines: Floats) -> tuple[Floats, Floats]:
     """``v0`` and ``v1`` of variance ``v0 + v1 / n`` of a mean over ``n`` lines."""
     there = lines >= signals.LEAST_TOOK_LINES
-    squares = np.square(excess)
-    squares = np.minimum(squares, _quantiles(np.where(there, squares, 0), WINSOR)[0])
-    n = np.maximum(lines, 1).astype(np.float64)
-    s_n, s_1, s_i = (n * there).sum(0), there.sum(0), (there / n).sum(0)
-    r_n, r_1 = (squares * n * there).sum(0), (squares * there).sum(0)
+    squares = np.where(there, np.square(excess), 0)
+    squares = np.minimum(squares, _quantiles(squares, WINSOR)[0])
+    n = np.where(there, lines, 0)
+    s_1 = there.sum(0)
+    s_n, s_i, r_n, r_1 = (part.sum(0, dtype=np.float64) for part in (n, there / np.maximum(n, 1), squares * n, squares))
     det = np.maximum(s_n * s_i - s_1.astype(np.float64) ** 2, 1e-9)
     v0 = np.clip((r_n * s_i - r_1 * s_1) / det, 0, None)
     v0 = np.minimum(v0, r_n / np.maximum(s_n, 1))

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from ml.model_manifest import FORMAT, MODEL_ID, ModelRefused, tenant_folder
-from ml.sealed import Unsealed, seal, unseal
-from onecollector_resources.storage.objects import ObjectMissing, ObjectStore, PutConflict
+from ml.model_manifest import FORMAT, MODEL_ID, ModelRefused
+from onecollector_resources.storage.objects import ObjectMissing, ObjectStore, PutConflict, key_part
+from onecollector_resources.storage.sealed import Unsealed, seal, unseal
 
 Channel = Literal["production", "candidate", "previous"]
 Clock = Callable[[], datetime]
@@ -48,7 +48,7 @@ class Channels:
 
     def key(self, channel: Channel) -> str:
         """Where the pointer lies."""
-        return f"channels/{tenant_folder(self.tenant)}/{channel}.json"
+        return f"channels/{key_part(self.tenant)}/{channel}.json"
 
     def read(self, channel: Channel) -> tuple[str, Pointer] | None:
         """Version and content; None where it was never set. Raises ModelRefused for one that is damaged."""

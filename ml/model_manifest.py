@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 
 from ml.masking import MASKS_VERSION
-from ml.sealed import Unsealed, seal, unseal
 from ml.shard_arrays import SCHEMA
+from onecollector_resources.storage.objects import key_part
+from onecollector_resources.storage.sealed import Unsealed, seal, unseal
 
 FORMAT = 1
 MODEL_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}")
@@ -81,15 +81,9 @@ class ModelManifest:
         return model_prefix(self.tenant, self.model_id)
 
 
-def tenant_folder(tenant: str) -> str:
-    """A tenant's name as one part of a key."""
-    name = quote(tenant, safe="")
-    return name if name.strip(".") else name.replace(".", "%2E")
-
-
 def model_prefix(tenant: str, model_id: str = "") -> str:
     """Where a tenant's models lie, or one of them."""
-    return f"models/{tenant_folder(tenant)}/" + (f"{model_id}/" if model_id else "")
+    return f"models/{key_part(tenant)}/" + (f"{model_id}/" if model_id else "")
 
 
 def identity(made: datetime, files: Sequence[ModelFile], learned: Learned, parent: str) -> str:

@@ -65,12 +65,18 @@ def log_rates(
 
 def expected(rates: Floats, minutes: Minutes) -> Floats:
     """Lines a minute [T, K] out of ``log_rates`` [48, K], interpolated between the middles of hours."""
+    between = between_hours(rates, minutes)
+    return np.exp(between, out=between)
+
+
+def between_hours(rates: Floats, minutes: Minutes) -> Floats:
+    """Rates by hour [48, K] for each minute [T, K], interpolated between the middles of hours."""
     weight = ((minutes - 30) % 60 / 60).astype(np.float32)[:, None]
     before, after = rates[bucket_of(minutes - 30)], rates[bucket_of(minutes + 30)]
     after -= before
     after *= weight
     after += before
-    return np.exp(after, out=after)
+    return after
 
 
 def expected_left_out(
@@ -78,7 +84,7 @@ def expected_left_out(
 ) -> Floats:
     """As ``expected``, each day out of all other days (all days where there is only one)."""
     day = minutes // DAY - minutes[0] // DAY
-    out = np.empty((len(minutes), sums.shape[2]), np.float32)
+    out = np.empty((len(minutes), sums.shape[2]), np.float32, order="F")
     all_sums, all_seen = sums.sum(0), seen.sum(0)
     for number in range(len(sums)):
         rows = slice(*np.searchsorted(day, (number, number + 1)))
@@ -100,12 +106,12 @@ def rolling_sum(values: NDArray[np.floating], minutes: int) -> Floats:
     while size <= minutes:
         if minutes & size:
             if out is None:
-                out = doubled.copy()
+                out = doubled.copy("K")
             else:
                 out[covered:] += doubled[: len(doubled) - covered] if covered else doubled
             covered += size
         if size * 2 <= minutes:
-            longer = doubled.copy()
+            longer = doubled.copy("K")
             longer[size:] += doubled[:-size]
             doubled = longer
         size *= 2

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.panel import ERROR, ERROR_SUM, INFO, Floats, Panel
-from ml.seasonal import expected, rolling_sum
+from ml.seasonal import between_hours, expected, rolling_sum
 
 HORIZONS = (1, 2, 5, 10)
 """Minutes of a window: short ones for strong changes, long ones for weak ones."""
@@ -232,7 +232,7 @@ def softened(counts: Floats, soft: NDArray) -> Floats:
     sparse = np.flatnonzero(np.isfinite(soft))
     if len(sparse) == 0:
         return counts
-    out = counts.copy()
+    out = counts.copy("K")
     out[:, sparse] = soft[sparse] * np.log1p(out[:, sparse] / soft[sparse])
     return out
 
@@ -263,7 +263,7 @@ def channels(fit: Params, panel: Panel) -> Floats:
         if horizon > 1:
             spread = (mix(panel, z, wanted) - fit["mix_mean"][number]) / fit["mix_sd"][number]
             np.maximum(out[:, :, 8], spread, out=out[:, :, 8])
-    base = np.log(expected(fit["took_base"], panel.minutes))
+    base = between_hours(fit["took_base"], panel.minutes)
     for number, horizon in enumerate(TOOK_HORIZONS):
         z = took_z(*took_window(panel, base, horizon), fit["took_v0"][number], fit["took_v1"][number])
         np.maximum(out[:, :, 9], maxima(z / fit["took_up"][number], panel.took_starts), out=out[:, :, 9])
@@ -278,8 +278,12 @@ def add_template_channels(out: Floats, panel: Panel, z: Floats, up: NDArray, dow
         (5, above, (INFO,)),
         (6, below, (INFO, ERROR)),
     ):
-        of_kind = np.where(np.isin(panel.kind, kinds), values, 0)
-        np.maximum(out[:, :, channel], maxima(of_kind, panel.starts), out=out[:, :, channel])
+        chosen = np.isin(panel.kind, kinds)
+        if panel.services == 1:
+            highest = values[:, chosen].max(1, keepdims=True, initial=0)
+        else:
+            highest = maxima(np.where(chosen, values, 0), panel.starts)
+        np.maximum(out[:, :, channel], highest, out=out[:, :, channel])
 
 
 def mix(panel: Panel, z: Floats, wanted: Floats) -> Floats:

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml.masking import MASKS_VERSION
-from ml.model_manifest import tenant_folder
-from ml.sealed import Unsealed, seal, unseal
-from onecollector_resources.storage.objects import ObjectMissing, ObjectStore
+from onecollector_resources.storage.objects import ObjectMissing, ObjectStore, key_part
+from onecollector_resources.storage.sealed import Unsealed, seal, unseal
 
 if TYPE_CHECKING:
     import polars as pl
@@ -134,14 +133,32 @@ class OpenedBucket:
     services: tuple[str, ...]
     parquet: Any
 
-    def tally(self, service: str) -> pl.DataFrame | None:
-        """None where the service wrote nothing that day."""
-        import polars as pl
-
+    def packed(self, service: str) -> pa.Table | None:
+        """As it is kept, each template's id once; None where the service wrote nothing that day."""
         if service not in self.services:
             return None
-        table = pl.DataFrame(pl.from_arrow(self.parquet.read_row_group(self.services.index(service)).cast(_schema())))
-        return table.with_columns(pl.col(name).cast(kind) for name, kind in _kinds().items())
+        return self.parquet.read_row_group(self.services.index(service), use_threads=False).cast(_schema(packed=True))
+
+    def tally(self, service: str) -> pl.DataFrame | None:
+        """None where the service wrote nothing that day."""
+        table = self.packed(service)
+        return None if table is None else with_ids(tally_of([table]))
+
+
+def tally_of(days: Sequence[pa.Table]) -> pl.DataFrame:
+    """Days of one service, one after the other, as ``ml.features.tally`` made them but for categories as templates."""
+    import polars as pl
+    import pyarrow as pa
+
+    table = pl.DataFrame(pl.from_arrow(pa.concat_tables(days).unify_dictionaries()))
+    return table.with_columns(pl.col(name).cast(kind) for name, kind in _kinds().items())
+
+
+def with_ids(table: pl.DataFrame) -> pl.DataFrame:
+    """A tally whose templates are text."""
+    import polars as pl
+
+    return table.with_columns(pl.col("template").cast(pl.String))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +170,12 @@ class TallyStore:
 
     def key(self, day: date, name: str = "") -> str:
         """Of a day's JSON, or of a file of it."""
-        prefix = f"tallies/{tenant_folder(self.tenant)}/{day}"
+        prefix = f"tallies/{key_part(self.tenant)}/{day}"
         return f"{prefix}/{name}" if name else f"{prefix}.json"
 
     def days(self) -> list[date]:
         """Days that are kept, in order."""
-        folder = f"tallies/{tenant_folder(self.tenant)}/"
+        folder = f"tallies/{key_part(self.tenant)}/"
         names = [info.key.removeprefix(folder) for info in self.store.list(folder)]
         return sorted(date.fromisoformat(n.removesuffix(".json")) for n in names if n.endswith(".json"))
 
@@ -195,7 +212,7 @@ class TallyStore:
             if file.bucket == number:
                 data = self._file(day, file)
                 try:
-                    return OpenedBucket(file.services, pq.ParquetFile(io.BytesIO(data)))
+                    return OpenedBucket(file.services, pq.ParquetFile(io.BytesIO(data), read_dictionary=["template"]))
                 except (pa.ArrowException, ValueError) as error:
                     key = self.key(day.day, file.name)
                     raise self._refused(key, "a table of tallies", f"another ({error})") from None
@@ -285,12 +302,12 @@ def _ranges(rows: Iterable[Sequence[int]]) -> Ranges:
     return tuple((int(first), int(end)) for first, end in rows)
 
 
-def _schema() -> pa.Schema:
+def _schema(*, packed: bool = False) -> pa.Schema:
     import pyarrow as pa
 
     kinds = {
         "minute": pa.int32(),
-        "template": pa.string(),
+        "template": pa.dictionary(pa.int32(), pa.string()) if packed else pa.string(),
         "lines": pa.int32(),
         "errors": pa.int32(),
         "bytes": pa.int64(),

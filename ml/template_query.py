@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from ml.logql import quoted
 from ml.masking import VALUE
 from ml.tokens import WILDCARD
 
@@ -24,7 +25,7 @@ _CAPTURE = re.compile(r"<[A-Za-z_]\w*>")
 
 def query_of(template: str, service: str, examples: Sequence[str]) -> str:
     """A query for lines of a service with this template's text; ``examples`` are lines of it."""
-    selector = "{service_name=" + _quoted(service) + "}"
+    selector = "{service_name=" + quoted(service) + "}"
     sentence = _KEYS.sub("", template) if examples and not all(template in line for line in examples) else template
     parts = _GAPS.split(sentence)
     pattern = GAP.join(parts)
@@ -32,9 +33,9 @@ def query_of(template: str, service: str, examples: Sequence[str]) -> str:
         # A structured line has its keys around the sentence.
         pattern = re.sub(f"({GAP})+", GAP, f"{GAP}{pattern}{GAP}")
     if examples and any(parts) and not any(map(_CAPTURE.search, parts)) and all(_matches(pattern, e) for e in examples):
-        return f"{selector} |> {_quoted(pattern)}"
+        return f"{selector} |> {quoted(pattern)}"
     words = sorted({part.strip() for part in parts if all(part.strip() in line for line in examples)}, key=len)
-    return selector + "".join(f" |= {_quoted(word)}" for word in words[::-1][:WORDS] if len(word) > 2)
+    return selector + "".join(f" |= {quoted(word)}" for word in words[::-1][:WORDS] if len(word) > 2)
 
 
 def _matches(pattern: str, line: str) -> bool:
@@ -48,8 +49,3 @@ def _matches(pattern: str, line: str) -> bool:
             return False
         at = found + len(part)
     return pattern.endswith(GAP) == (at != len(line))
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-    return f'"{escaped}"'

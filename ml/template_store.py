@@ -13,14 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import orjson
 
 from ml.masking import MASKS_VERSION
 from ml.service_templates import Template
 from ml.templates import TemplateMiner
-from onecollector_resources.storage.objects import ObjectMissing, ObjectStore
+from onecollector_resources.storage.objects import ObjectMissing, ObjectStore, key_part
 
 if TYPE_CHECKING:
     import polars as pl
@@ -90,8 +89,7 @@ class TemplateStore:
     @property
     def prefix(self) -> str:
         """Where everything of the tenant lies."""
-        name = quote(self.tenant, safe="")
-        return f"templates/{name if name.strip('.') else name.replace('.', '%2E')}/"
+        return f"templates/{key_part(self.tenant)}/"
 
     def load(self) -> StoredTemplates:
         """The tenant's templates; none where nothing was kept yet."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ml.detectors import DEFAULT_BUDGET, ServiceFit, fit_service, join
 from ml.dismissals import Dismissed, excused
 from ml.drift import OVERFLOW, Sightings
-from ml.features import Frame, Vocabulary, choose_vocabulary, frame_of
+from ml.features import Frame, Vocabulary, choose_vocabulary, frame_of, within
 from ml.model_store import ServiceFacts, TrainedShard, packed
 from ml.signals import HISTORY
 from ml.tally_store import (
@@ -27,14 +27,16 @@ from ml.tally_store import (
     bucket_of,
     day_start_minute,
     joined,
+    tally_of,
+    with_ids,
     without,
 )
-from ml.training import SHARD_SERVICES
 from onecollector_resources.storage.objects import ObjectStore
 
 if TYPE_CHECKING:
     import polars as pl
 
+SHARD_SERVICES = 50
 LEARNING_DAYS = 7.0
 AFTER = 15
 """Minutes after a judged finding in which the model may still find it."""
@@ -84,12 +86,17 @@ class TrainingPlan:
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """A service's minutes as they are learned from. ``table`` is its tally with settled ids."""
+    """A service's minutes as they are learned from. ``tally`` has settled ids, as categories."""
 
     frame: Frame
     vocabulary: Vocabulary
-    table: pl.DataFrame
+    tally: pl.DataFrame
     facts: ServiceFacts
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """The tally with ids as text."""
+        return with_ids(self.tally)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,17 +190,16 @@ def settled(table: pl.DataFrame, merged: Mapping[str, str]) -> pl.DataFrame:
     """The tally with the ids that templates have now."""
     import polars as pl
 
-    return table.with_columns(pl.col("template").replace(merged)) if merged else table
+    return table.with_columns(pl.col("template").cast(pl.String).replace(merged)) if merged else table
 
 
 def _learnt(opened: Sequence[OpenedBucket], plan: TrainingPlan, service: str) -> Learnt | None:
     import polars as pl
 
-    parts = [table for bucket in opened if (table := bucket.tally(service)) is not None]
+    parts = [table for bucket in opened if (table := bucket.packed(service)) is not None]
     if not parts:
         return None
-    inside = pl.col("minute").is_between(plan.start, plan.end, closed="left")
-    table = settled(pl.concat(parts).filter(inside), plan.merged.get(service, {}))
+    table = settled(within(tally_of(parts), plan.start, plan.end), plan.merged.get(service, {}))
     if table.height == 0:
         return None
     first = table["minute"].min()

@@ -53,7 +53,7 @@ def subjects_of(
             continue
         subject = _subject(settings, store, plan, learnt, border, miner)
         # The tally of two weeks is only needed to choose what faults hit.
-        yield replace(subject, learnt=replace(learnt, table=learnt.table.clear()))
+        yield replace(subject, learnt=replace(learnt, tally=learnt.tally.clear()))
 
 
 def _subject(

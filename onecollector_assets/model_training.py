@@ -29,6 +29,7 @@ from ml.model_store import Model, ModelStore, ServiceFacts, unpacked
 from ml.tally_store import DAY_MINUTES, TalliedDay, day_start_minute
 from ml.template_store import StoredTemplates, TemplateStore
 from ml.tenant_training import FittedGroup, TrainingPlan, fit_groups, learnt_services
+from onecollector_assets.lost_lines import lost_minutes, without_lost
 from onecollector_assets.model_subjects import subjects_of
 from onecollector_assets.tallying import NothingToLearn, exported_days, keep_tallies
 from onecollector_assets.template_counts import model_store
@@ -93,6 +94,7 @@ def train_tenant(
     """
     last = last_day or newest_day(settings, tenant)
     days, lines = tallied_days(settings, store, tenant, last, tell)
+    days = without_lost(days, lost_minutes(settings, tenant, days[0].day))
     templates = TemplateStore(store, tenant).load()
     since = day_start_minute(days[0].day)
     findings = judged.judged(tenant, since) if judged else judged_findings(settings, tenant, since)

@@ -6,19 +6,15 @@ that holds everything the one before held. Its bytes depend on what was archived
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
 
-import orjson
-
 from onecollector_resources.archive.proof import DayProof, StreamProof
+from onecollector_resources.storage.sealed import Unsealed, seal, unseal
 
 FORMAT = 1
-
-HEAD, TAIL = b'{"sha256": "%s",\n "manifest": ', b"}\n"
 
 
 class ManifestError(ValueError):
@@ -119,19 +115,19 @@ def to_bytes(manifest: Manifest) -> bytes:
             "index": len(manifest.index),
         },
     }
-    text = orjson.dumps(body, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
-    return HEAD % hashlib.sha256(text).hexdigest().encode() + text + TAIL
+    return seal(body, "manifest")
 
 
 def from_bytes(data: bytes, where: str) -> Manifest:
     """Raises ManifestError, naming ``where`` it was read from."""
-    text = data[len(HEAD) + 62 : -len(TAIL)]
-    if data != HEAD % hashlib.sha256(text).hexdigest().encode() + text + TAIL:
+    try:
+        # A day may have any number of objects.
+        body = unseal(data, "manifest", largest=None)
+    except Unsealed:
         raise ManifestError(
             f"{where}: expected a manifest that has the checksum in its first line, found another: it is damaged; "
             "restore an earlier revision (--revision), or archive the day again (onecollector archive DAY --force)"
-        )
-    body: Any = orjson.loads(text)
+        ) from None
     if body.get("format") != FORMAT:
         raise ManifestError(
             f"{where}: expected format {FORMAT}, found {body.get('format')!r}; use the version that wrote it"

@@ -17,6 +17,7 @@ from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.batch import BatchQueryExecutor
 from onecollector_resources.loki.effort import ReadFailed
 from onecollector_resources.loki.lines import ordered
+from onecollector_resources.loki.pager import MS
 from onecollector_resources.loki.querier import LokiQuerierClient
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     import httpx
     import pyarrow as pa
-
-MS = 1_000_000
 
 
 def selectors(labels: Sequence[str]) -> list[str]:

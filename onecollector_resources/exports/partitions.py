@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import orjson
+
+from onecollector_resources.storage.objects import key_part
 
 HOUR_NS = 3_600 * 10**9
 MANIFEST = "_manifest.json"
@@ -54,8 +56,8 @@ class Partition:
     def prefix(self) -> str:
         """``tenant=…/service=…/date=…/hour=…/``, safe as a path whatever a service is called."""
         # No service is an empty text, not Hive's mark for null: pandas.read_parquet fails on a folder with that mark.
-        service = _escaped(self.service)
-        return f"tenant={_escaped(self.tenant)}/service={service}/date={self.hour:%Y-%m-%d}/hour={self.hour:%H}/"
+        service = key_part(self.service)
+        return f"tenant={key_part(self.tenant)}/service={service}/date={self.hour:%Y-%m-%d}/hour={self.hour:%H}/"
 
     @property
     def manifest_key(self) -> str:
@@ -64,11 +66,6 @@ class Partition:
 
     def __str__(self) -> str:
         return f"{self.tenant}/{self.service or '(no service)'} {self.hour:%Y-%m-%d %H}:00"
-
-
-def _escaped(value: str) -> str:
-    # A name of dots alone is a path of its own.
-    return quote(value, safe="") if value.strip(".") else value.replace(".", "%2E")
 
 
 def partition_of(key: str) -> Partition | None:

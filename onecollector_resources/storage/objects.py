@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 
 class StoreError(RuntimeError):
@@ -159,6 +159,12 @@ def open_store(
 def as_url(text: str) -> str:
     """A path as a URL; a URL as it is."""
     return text if "://" in text else Path(text).expanduser().absolute().as_uri()
+
+
+def key_part(name: str) -> str:
+    """Any name as one part of a key, percent-encoded; ``urllib.parse.unquote`` gives it back."""
+    # A name of dots alone is a path of its own.
+    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
 
 
 def checked_key(key: str) -> str:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,16 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from ml.model_store import ModelStore
 from onecollector_resources.exports.partitions import Partition
+from onecollector_resources.storage.file_store import FileStore
 from tests.unit.exported import HOUR, RARE, SECOND_NS, exported, shop, some_lines
+from tests.unit.ml.trained import small_shard, written
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 EXPLORE = NOTEBOOKS / "explore_exports.ipynb"
+INSPECT = NOTEBOOKS / "inspect_model.ipynb"
+JUDGE = NOTEBOOKS / "judge_findings.ipynb"
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,13 @@ def no_kernel_left() -> Iterator[None]:
         assert not left, f"a kernel was left running: {left}"
 
 
-def run(notebook: Path, folder: Path, exports: Path) -> Ran:
-    """Execute in a kernel of its own that keeps its files under ``folder`` and opens no port."""
+def run(notebook: Path, folder: Path, **named: Path) -> Ran:
+    """Execute in a kernel of its own that keeps its files under ``folder`` and opens no port.
+
+    ``named`` are what the notebook reads: ``exports`` becomes ``ONECOLLECTOR_EXPORTS``.
+    """
     own = {
-        "ONECOLLECTOR_EXPORTS": str(exports),
+        **{f"ONECOLLECTOR_{name.upper()}": str(path) for name, path in named.items()},
         "IPYTHONDIR": str(folder / "ipython"),
         "MPLCONFIGDIR": str(folder / "matplotlib"),
         "POLARS_MAX_THREADS": "2",
@@ -95,7 +103,7 @@ def test_the_exports_are_counted_drawn_and_checked_and_the_rare_line_is_found(sh
     store = shop(short)
     # An hour without lines is a partition, too.
     exported(store, short / "scratch", Partition("default", "", HOUR + timedelta(hours=3)), [])
-    ran = run(EXPLORE, short, store.root)
+    ran = run(EXPLORE, short, exports=store.root)
     result = ran.result
     rare = result.pop("rarest")
     neighbours = result.pop("neighbours")
@@ -133,7 +141,7 @@ def test_files_that_do_not_match_their_manifests_are_shown(short: Path) -> None:
     left_behind.with_name("part-00000-0123456789ab.parquet").write_bytes(left_behind.read_bytes())
     (gone,) = (store.root / Partition("default", "db", HOUR).prefix).glob("*.parquet")
     gone.unlink()
-    ran = run(EXPLORE, short, store.root)
+    ran = run(EXPLORE, short, exports=store.root)
     assert (ran.result["differing"], ran.result["incomplete"]) == (2, 1)
     assert [fault.partition(": ")[2].partition(",")[0].partition(";")[0] for fault in ran.result["faults"]] == [
         "is gone",
@@ -144,4 +152,59 @@ def test_files_that_do_not_match_their_manifests_are_shown(short: Path) -> None:
 
 def test_a_folder_without_exports_says_what_to_do(short: Path) -> None:
     with pytest.raises(CellExecutionError, match="expected exported lines, found none; run `onecollector export`"):
-        run(EXPLORE, short, short / "nothing")
+        run(EXPLORE, short, exports=short / "nothing")
+
+
+def test_a_model_is_shown_with_what_it_expects_and_how_rare_a_finding_has_to_be(short: Path) -> None:
+    models = ModelStore(FileStore(short / "models", create=True), "default")
+    serving, newer = written(models), written(models, seed=2)
+    models.channels.promote(serving.model_id, "a test")
+    ran = run(INSPECT, short, models=short / "models")
+    result = ran.result
+    services = list(small_shard().shard.services)
+    assert result["model"] == serving.model_id != newer.model_id
+    assert (result["services"], result["service"], result["gates"]) == (services, services[0], {"data": True})
+    # A service of five lines a minute, in a mean week.
+    assert 3 < result["lines a minute"] < 8 and result["kinds"] > 5
+    for limits in result["thresholds"].values():
+        assert limits == sorted(limits, reverse=True) and limits[0] > limits[-1]
+    assert len(ran.outputs("image/png")) == 2
+
+
+def test_findings_are_held_against_exported_lines_and_judgements(short: Path) -> None:
+    """Three findings as `findings list --json` writes them: a real one, a wrong one, and one whose lines are gone."""
+
+    def told(number: int, service: str, first: datetime, judgement: str) -> dict[str, Any]:
+        times = {"first": 0, "peak": 1, "last": 2, "window_first": 0, "window_last": 2}
+        return {
+            "number": number,
+            "tenant": "default",
+            "service": service,
+            "signal": "errors_up" if service == "payments" else "silence",
+            "severity": "error",
+            "judgement": judgement,
+            "observed": 40,
+            "expected": 0.0,
+            "sentence": "40 lines <b>$x$</b>, expected 0",
+            "query": f'{{service_name="{service}"}}',
+            "templates": [{"text": "<V> timed out", "observed": 40, "expected": 0.0, "examples": ["db timed out"]}],
+            **{name: (first + timedelta(minutes=at)).strftime("%Y-%m-%dT%H:%M:%SZ") for name, at in times.items()},
+        }
+
+    store = shop(short, hours=2)
+    burst = HOUR + timedelta(hours=1, minutes=20)
+    file = short / "findings.json"
+    found = [
+        told(7, "payments", burst, "confirmed"),
+        told(8, "db", burst, "dismissed"),
+        told(9, "gone", burst, "none"),
+    ]
+    file.write_text(json.dumps(found))
+    ran = run(JUDGE, short, findings=file, exports=store.root)
+    result = ran.result
+    # Three minutes with a line every ten seconds; in one of them is the burst, or the rare line.
+    assert result["in window"] == {"7": 3 * 6 + 40, "8": 3 * 6 + 1, "9": 0}
+    assert (result["findings"], result["without lines"], result["judged"], result["confirmed"]) == (3, [9], 2, 1)
+    assert result["precision"] == {"errors_up": "1.00 (0.21 to 1.00)", "silence": "0.00 (0.00 to 0.79)"}
+    assert "1 of 2 judged findings are real: 0.50 (0.09 to 0.91)" in ran.printed
+    assert len(ran.outputs("image/png")) == 1

@@ -21,9 +21,9 @@ from ml import model_manifest, model_store
 from ml.model_channels import MovedMeanwhile
 from ml.model_manifest import ModelManifest, ModelRefused, from_bytes, to_bytes
 from ml.model_store import ModelStore, packed, unpacked
-from ml.sealed import Unsealed, seal, unseal
 from ml.shard_arrays import BadShard
 from onecollector_resources.storage.file_store import FileStore
+from onecollector_resources.storage.sealed import Unsealed, seal, unseal
 from tests.unit.ml.trained import LEARNED, small_shard, written
 
 START = datetime(2026, 11, 4, tzinfo=UTC)
