@@ -23,7 +23,7 @@ DROP, WIDE = 0.5, 0.5
 
 def usual_lines(minutes: Sequence[KeptMinute]) -> dict[str, float]:
     """Each service's lines in a minute of late, of those with at least ``LEAST_LINES``."""
-    seen = [one for one in minutes[-LOOKED_BACK:] if not one.blind.everything]
+    seen = [one for one in minutes if not one.blind.everything][-LOOKED_BACK:]
     if len(seen) < 3:
         return {}
     services = {service for one in seen for service in one.tally.lines}
@@ -37,6 +37,8 @@ def wide_drop(lines: Mapping[str, int], usual: Mapping[str, float]) -> bool:
     return len(usual) >= LEAST_SERVICES and dropped >= WIDE * len(usual)
 
 
-def nothing_came(lines: Mapping[str, int], usual: Mapping[str, float]) -> bool:
-    """Whether nobody wrote a line although several always do."""
-    return len(usual) >= LEAST_SERVICES and not any(lines.values())
+def nothing_came(lines: Mapping[str, int], minutes: Sequence[KeptMinute]) -> bool:
+    """Whether nobody wrote a line although several always do, or did until nobody could be seen any more."""
+    if any(lines.values()) or not minutes:
+        return False
+    return bool(minutes[-1].blind.everything) or len(usual_lines(minutes)) >= LEAST_SERVICES

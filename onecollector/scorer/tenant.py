@@ -51,6 +51,8 @@ MOST_LINES = 2_000_000
 """Lines of a minute that are read; beyond, of the busiest services only the first."""
 FLOODED_LINES = 200_000
 HOUR = 60
+NEVER_STOOD: tuple[object, float, float, int] = (None, 0.0, 0.0, 0)
+"""What a doubtful minute's lines were, since when, since when it is doubted, and up to which minute they are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,9 @@ class TenantScorer:
         self._accounted: dict[tuple[str, int], int] = {}
         self._doubted = 0
         """Minutes up to this one were missed while Loki was away."""
-        self._stood: tuple[object, float, float] = (None, 0.0, 0.0)
+        self._stood = NEVER_STOOD
+        self._stood_through = 0
+        """Minutes up to this one stood still for long enough."""
         self._strangers: set[str] = set()
 
     def step(self, now: float) -> bool:
@@ -285,7 +289,7 @@ class TenantScorer:
         tally = counter.done()
         self._accounted.update({pair: n for pair, n in counts.items() if pair[1] == minute})
         blind = self._sight.blind(self.tenant, minute, minute + 1, now).get(minute, Blind())
-        if minute > self._told.quiet_until and nothing_came(tally.lines, usual_lines(window.minutes)):
+        if minute > self._told.quiet_until and nothing_came(tally.lines, window.minutes):
             blind = Blind("no service wrote a line")
         self.status.lines, self.status.overflow = sum(tally.lines.values()), tally.overflow
         self.status.hidden = len(window.services) if blind.everything else len(blind.services)
@@ -302,24 +306,25 @@ class TenantScorer:
 
     def _doubtful(self, minute: int, closed: int, counts: Mapping[tuple[str, int], int], now: float) -> bool:
         """Whether lines of the minute may still be on their way."""
-        if minute <= self._told.quiet_until:
+        if minute <= max(self._told.quiet_until, self._stood_through):
             return False
         lines = {service: n for (service, at_minute), n in counts.items() if at_minute == minute}
-        missed = minute <= self._doubted
-        if not missed and not wide_drop(lines, usual_lines(self._held().minutes)):
-            self._stood = (None, 0.0, 0.0)
+        if minute > self._doubted and not wide_drop(lines, usual_lines(self._held().minutes)):
+            self._stood = NEVER_STOOD
             return False
-        looked_at = dict(self._reader.counts(minute, min(closed, self._doubted, minute + 59) + 1)) if missed else lines
-        found, since, began = self._stood
+        # What was missed is looked at as a whole, or each minute of it would have to stand still by itself.
+        through = min(max(minute, self._stood[3] or closed), minute + HOUR - 1)
+        looked_at = dict(self._reader.counts(minute, through + 1)) if through > minute else lines
+        found, since, began, _ = self._stood
         if found is None:
             began = now
         if found != (minute, looked_at):
-            self._stood = ((minute, looked_at), now, began)
+            self._stood = ((minute, looked_at), now, began, through)
             since = now
         if now - since < STILL_S and now - began < LONGEST_DOUBT_S:
             self.status.waits = f"lines of {at(minute):%H:%M} UTC may still be on their way"
             return True
-        self.status.waits, self._doubted, self._stood = "", 0, (None, 0.0, 0.0)
+        self.status.waits, self._stood_through, self._stood = "", through, NEVER_STOOD
         return False
 
     # Lines that came late.
