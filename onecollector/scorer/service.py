@@ -61,6 +61,7 @@ class ScorerService:
         """Until ``stop`` is called. Raises nothing that a part of the platform did."""
         courier = threading.Thread(target=self._deliver, name="deliver", daemon=True)
         courier.start()
+        self._say()
         not_before = dict.fromkeys((one.tenant for one in self._scorers), 0.0)
         while not self._stopped.is_set():
             now, more = self._clock(), False

@@ -289,7 +289,8 @@ class TenantScorer:
         tally = counter.done()
         self._accounted.update({pair: n for pair, n in counts.items() if pair[1] == minute})
         blind = self._sight.blind(self.tenant, minute, minute + 1, now).get(minute, Blind())
-        if minute > self._told.quiet_until and nothing_came(tally.lines, window.minutes):
+        history = minute <= self._told.quiet_until
+        if nothing_came(tally.lines, window.minutes) or (history and not tally.lines):
             blind = Blind("no service wrote a line")
         self.status.lines, self.status.overflow = sum(tally.lines.values()), tally.overflow
         self.status.hidden = len(window.services) if blind.everything else len(blind.services)

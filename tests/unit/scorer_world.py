@@ -193,7 +193,7 @@ class World:
     loki: FakeLoki = field(default_factory=FakeLoki)
     ledger: FakeLedger = field(default_factory=FakeLedger)
     sight: FakeSight = field(default_factory=FakeSight)
-    options: Options = Options(findings_per_hour=100)
+    options: Options = field(default_factory=lambda: Options(findings_per_hour=100))
     now: float = NOW * 60.0
 
     def __post_init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +38,7 @@ def test_every_unusual_minute_is_in_one_finding_and_findings_are_apart(pairs: li
         assert sum(g.service == service and g.first <= at <= g.last for g in going.values()) == 1
     for service in "ab":
         spans = sorted((g.first, g.last) for g in going.values() if g.service == service)
-        assert all(b[0] - a[1] > MERGE_MINUTES for a, b in zip(spans, spans[1:], strict=False))
+        assert all(b[0] - a[1] > MERGE_MINUTES for a, b in pairwise(spans))
         assert {g.first for g in going.values()} <= {at for _, at in pairs}
 
 
