@@ -124,7 +124,7 @@ class FakeLoki:
         names = [s for s in (*SERVICES, *self.others) if (s in only if only else s not in without)]
         found = sorted(line for service in names for line in self.held(service, minute))
         # In pages, as they come.
-        for begin in range(0, len(found) if most is None else most, 50):
+        for begin in range(0, len(found) if most is None else min(most, len(found)), 50):
             yield table(found[begin : begin + 50])
 
     def examples(self, query: str, first: int, end: int, most: int) -> list[str]:
