@@ -39,7 +39,9 @@ def test_a_fault_in_a_real_loki_is_found_explained_and_sent(loki: LokiLifecycle,
         if service == "cart":
             faulty = range(NOW + 2, end)
             lines += [
-                line for m in faulty for line in written(service, m, [('{"msg":"card {n} \\"declined\\"","n":{n}}', 6.0)], True)
+                line
+                for m in faulty
+                for line in written(service, m, [('{"msg":"card {n} \\"declined\\"","n":{n}}', 6.0)], True)
             ]
         streams: dict[str, list[list[str]]] = {"info": [], "error": []}
         for stamp, _, text, bad in lines:
