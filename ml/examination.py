@@ -16,6 +16,7 @@ import numpy as np
 
 from ml import detectors
 from ml.detectors import Shard
+from ml.dismissals import MOST_A_WEEK, excess
 from ml.evaluation.baselines import BASELINES
 from ml.evaluation.faults import APART, KINDS, LONGEST, Fault
 from ml.evaluation.harness import Case, baseline_runs
@@ -25,7 +26,7 @@ from ml.features import Vocabulary, frame_of, tally
 from ml.shard_parts import part_of
 from ml.signals import HISTORY
 from ml.tally_store import Ranges
-from ml.tenant_training import Learnt
+from ml.tenant_training import AFTER, Learnt, as_known
 from onecollector_resources.findings.records import Judged
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ JUDGED_MINUTES = 2 * 1440
 """The last 48 hours."""
 ENOUGH_SERVICES = 50
 """Scoring fewer than these costs what scoring these does."""
-AFTER = 15
-"""Minutes after a judged finding in which the model may still find it."""
 Rows = tuple[tuple[int, int], ...]
 
 
@@ -73,12 +72,16 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What became of judged findings; ``missed`` were confirmed, ``again`` were dismissed."""
+    """What became of judged findings; ``missed`` were confirmed, ``again`` and ``beyond`` were dismissed.
+
+    ``beyond``: found again, because it is further above the threshold than a dismissal may move it.
+    """
 
     confirmed: int = 0
     dismissed: int = 0
     missed: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,11 @@ class Detector:
         found = detectors.episodes(part, scores, np.array([limit], np.float32))
         start = int(scores.minutes[0])
         return tuple((episode.first - start, episode.last - start) for episode in found)
+
+    def excess(self, service: str, frame: detectors.Frame) -> float:
+        """Decades from the threshold up to the weightiest minute after ``HISTORY``; less than nought: no finding."""
+        shard, limit = self._of[service]
+        return excess(part_of(shard, [service]), frame, limit)
 
 
 def subject_of(
@@ -189,12 +197,12 @@ def baseline_verdicts(subjects: Sequence[Subject], budget: float) -> list[Verdic
 
 
 def remembered(detector: Detector, learnt: Mapping[str, Learnt], findings: Sequence[Judged], end: int) -> Remembered:
-    """Whether the model still finds what was confirmed, and finds again what was dismissed.
+    """Whether the model still finds what was confirmed, and would find what was dismissed if it came again.
 
     Only findings of minutes that it can be asked about count: those in ``learnt``, before ``end``.
     """
     counts = {"confirmed": 0, "dismissed": 0}
-    missed, again = [], []
+    missed, again, beyond = [], [], []
     for finding in findings:
         known = learnt.get(finding.service)
         if known is None or finding.service not in detector:
@@ -203,16 +211,18 @@ def remembered(detector: Detector, learnt: Mapping[str, Learnt], findings: Seque
         if finding.first - HISTORY < start or finding.last >= end:
             continue
         counts[finding.verdict] += 1
-        # From the service's first minute on, so that it is known what was new then.
-        frame = frame_of(finding.service, known.table, detector.vocabulary(finding.service), start, end)
-        first, stop = finding.first - start, min(finding.last + AFTER + 1, end) - start
-        found = bool(detector.findings(finding.service, frame.rows(first - HISTORY, stop)))
         told = f"{finding.service} {np.datetime64(finding.first, 'm')}"
-        if finding.verdict == "confirmed" and not found:
+        vocabulary, stop = detector.vocabulary(finding.service), min(finding.last + AFTER + 1, end)
+        if finding.verdict == "dismissed":
+            over = detector.excess(finding.service, as_known(known, vocabulary, finding.first - HISTORY, stop))
+            if over >= 0:
+                (beyond if over > MOST_A_WEEK else again).append(told)
+            continue
+        # From the service's first minute on, so that it is known what was new then.
+        frame = frame_of(finding.service, known.table, vocabulary, start, end)
+        if not detector.findings(finding.service, frame.rows(finding.first - start - HISTORY, stop - start)):
             missed.append(told)
-        if finding.verdict == "dismissed" and found:
-            again.append(told)
-    return Remembered(counts["confirmed"], counts["dismissed"], tuple(missed), tuple(again))
+    return Remembered(counts["confirmed"], counts["dismissed"], tuple(missed), tuple(again), tuple(beyond))
 
 
 def score_cpu_s(shard: Shard, clock: Callable[[], float] = time.process_time) -> float:

@@ -183,9 +183,15 @@ def _not_worse(e: Evaluation) -> Gate:
 def _judged_findings(e: Evaluation) -> Gate:
     r = e.remembered
     fix = "look at them: onecollector findings show; promote by hand if the judgement no longer holds"
-    found = f"{r.confirmed - len(r.missed)} of {r.confirmed} confirmed are found, {len(r.again)} of {r.dismissed} dismissed too"
-    if r.missed or r.again:
-        found += f": {_some([*(f'missed {m}' for m in r.missed), *(f'again {a}' for a in r.again)])}"
+    dismissed = len(r.again) + len(r.beyond)
+    found = f"{r.confirmed - len(r.missed)} of {r.confirmed} confirmed are found, {dismissed} of {r.dismissed} dismissed too"
+    if r.missed or dismissed:
+        told = (
+            *(f"missed {one}" for one in r.missed),
+            *(f"again {one}" for one in r.again),
+            *(f"too heavy to be taken for normal: {one}" for one in r.beyond),
+        )
+        found += f": {_some(told)}"
     # Half of what was dismissed may come again: a dismissal is about that moment, a confirmation about its kind.
     return Gate("judged_findings", not r.missed and len(r.again) * 2 <= r.dismissed, found, fix)
 

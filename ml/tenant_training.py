@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
-from ml.detectors import ServiceFit, fit_service, join
+from ml.detectors import DEFAULT_BUDGET, ServiceFit, fit_service, join
+from ml.dismissals import Dismissed, excused
 from ml.drift import OVERFLOW, Sightings
 from ml.features import Frame, Vocabulary, choose_vocabulary, frame_of
 from ml.model_store import ServiceFacts, TrainedShard, packed
+from ml.signals import HISTORY
 from ml.tally_store import (
     DAY_MINUTES,
     OpenedBucket,
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 LEARNING_DAYS = 7.0
+AFTER = 15
+"""Minutes after a judged finding in which the model may still find it."""
 AROUND = 15
 """Minutes before and after a confirmed finding that are not learned from either."""
 
@@ -43,7 +47,8 @@ class TrainingPlan:
     """What is learned from: the minutes [start, end), on the days that were tallied.
 
     ``merged`` resolves ids of templates that others have taken in, by service; ``set_aside`` are minutes of confirmed
-    findings, which nothing is to be learned from. Services with fewer than ``learning_days`` observed days are learning:
+    findings, which nothing is to be learned from, ``dismissed`` those of findings that are normal at ``budget`` findings a day
+    and service. Services with fewer than ``learning_days`` observed days are learning:
     only new errors count there.
     """
 
@@ -54,6 +59,8 @@ class TrainingPlan:
     merged: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     set_aside: Mapping[str, Ranges] = field(default_factory=dict)
     learning_days: float = LEARNING_DAYS
+    dismissed: Mapping[str, Ranges] = field(default_factory=dict)
+    budget: float = DEFAULT_BUDGET
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -128,13 +135,15 @@ def fit_group(opener: Opener, plan: TrainingPlan, services: Sequence[str]) -> Fi
     fits: list[ServiceFit] = []
     facts: list[ServiceFacts] = []
     sightings: list[Sightings] = []
+    dismissed: list[Dismissed] = []
     minutes = 0
     for learnt in learnt_services(opener(), plan, services):
         fits.append(fit_service(learnt.frame, learnt.vocabulary))
         facts.append(learnt.facts)
         sightings.append(learnt.frame.sightings)
         minutes += int(learnt.frame.observed.sum())
-    shard = join(fits)
+        dismissed += dismissed_of(learnt, plan)
+    shard = excused(join(fits), dismissed, plan.end, plan.budget)
     learning = [one.learning or bool(short) for one, short in zip(facts, shard.learning, strict=True)]
     shard = replace(shard, learning=shard.learning | [one.learning for one in facts])
     told = (replace(one, learning=flag) for one, flag in zip(facts, learning, strict=True))
@@ -150,6 +159,24 @@ def learnt_services(store: ObjectStore, plan: TrainingPlan, services: Sequence[s
             learnt = _learnt(opened, plan, service)
             if learnt is not None:
                 yield learnt
+
+
+def dismissed_of(learnt: Learnt, plan: TrainingPlan) -> Iterator[Dismissed]:
+    """The service's dismissed findings that it can be asked about: with enough minutes before them."""
+    service = learnt.frame.service
+    for first, end in plan.dismissed.get(service, ()):
+        if first - HISTORY >= learnt.frame.start and end <= plan.end:
+            gaps = plan.unobserved(service)
+            stop = min(end + AFTER, plan.end)
+            yield Dismissed(service, first, as_known(learnt, learnt.vocabulary, first - HISTORY, stop, gaps))
+
+
+def as_known(learnt: Learnt, vocabulary: Vocabulary, start: int, end: int, unobserved: Ranges = ()) -> Frame:
+    """Minutes as they would be seen if they came again: no template of theirs is new any more."""
+    frame = learnt.frame
+    return frame_of(
+        frame.service, learnt.table, vocabulary, start, end, sightings=frame.sightings, unobserved=unobserved
+    )
 
 
 def settled(table: pl.DataFrame, merged: Mapping[str, str]) -> pl.DataFrame:
@@ -215,4 +242,5 @@ def _part(plan: TrainingPlan, services: Sequence[str]) -> TrainingPlan:
     )
     merged = {service: ids for service, ids in plan.merged.items() if service in mine}
     aside = {service: ranges for service, ranges in plan.set_aside.items() if service in mine}
-    return replace(plan, days=days, merged=merged, set_aside=aside)
+    dismissed = {service: ranges for service, ranges in plan.dismissed.items() if service in mine}
+    return replace(plan, days=days, merged=merged, set_aside=aside, dismissed=dismissed)

@@ -32,6 +32,7 @@ from ml.tenant_training import FittedGroup, TrainingPlan, fit_groups, learnt_ser
 from onecollector_assets.model_subjects import subjects_of
 from onecollector_assets.tallying import NothingToLearn, exported_days, keep_tallies
 from onecollector_assets.template_counts import model_store
+from onecollector_resources.findings.opening import finding_store
 from onecollector_resources.findings.records import Judged
 from onecollector_resources.settings import Settings
 from onecollector_resources.storage.objects import ObjectStore, as_url, open_store
@@ -49,11 +50,15 @@ class JudgedFindings(Protocol):
         ...
 
 
-class NothingJudged:
-    """Nobody judged anything."""
-
-    def judged(self, tenant: str, since_minute: int) -> Sequence[Judged]:
+def judged_findings(settings: Settings, tenant: str, since_minute: int) -> Sequence[Judged]:
+    """What people said of findings, out of the registry; nothing where no registry was made yet. Raises RegistryError."""
+    store = finding_store(settings)
+    if store.database.path is not None and not store.database.path.exists():
         return ()
+    try:
+        return store.judged(tenant, since_minute)
+    finally:
+        store.disconnect()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +87,15 @@ def train_tenant(
     judged: JudgedFindings | None = None,
     tell: Tell = lambda text: None,
 ) -> Trained:
-    """Tally what is not tallied yet, fit, examine, keep as the candidate. Raises NothingToLearn and what reading raises."""
+    """Tally what is not tallied yet, fit, examine, keep as the candidate. Raises NothingToLearn and what reading raises.
+
+    Without ``judged`` the registry says what people judged.
+    """
     last = last_day or newest_day(settings, tenant)
     days, lines = tallied_days(settings, store, tenant, last, tell)
     templates = TemplateStore(store, tenant).load()
-    findings = (judged or NothingJudged()).judged(tenant, day_start_minute(days[0].day))
+    since = day_start_minute(days[0].day)
+    findings = judged.judged(tenant, since) if judged else judged_findings(settings, tenant, since)
     plan = plan_of(settings, tenant, days, templates, findings)
     fitted = []
     for group in fit_groups(opener_of(settings), plan, settings.models.train_workers):
@@ -166,10 +175,9 @@ def plan_of(
     """What is learned from what."""
     start = day_start_minute(days[0].day)
     end = max(day.coverage.known_until(day_start_minute(day.day)) for day in days)
-    aside: dict[str, list[tuple[int, int]]] = {}
+    minutes: dict[str, dict[str, list[tuple[int, int]]]] = {"confirmed": {}, "dismissed": {}}
     for finding in findings:
-        if finding.verdict == "confirmed":
-            aside.setdefault(finding.service, []).append((finding.first, finding.last + 1))
+        minutes[finding.verdict].setdefault(finding.service, []).append((finding.first, finding.last + 1))
     merged = {
         service: {old: templates.current(service, old) for old in ids} for service, ids in templates.merged_into.items()
     }
@@ -179,8 +187,10 @@ def plan_of(
         start,
         min(end, day_start_minute(days[-1].day) + DAY_MINUTES),
         merged,
-        {service: tuple(sorted(ranges)) for service, ranges in aside.items()},
+        {service: tuple(sorted(ranges)) for service, ranges in minutes["confirmed"].items()},
         settings.models.learning_days,
+        {service: tuple(sorted(ranges)) for service, ranges in minutes["dismissed"].items()},
+        settings.models.alert_budget,
     )
 
 

@@ -11,6 +11,8 @@ from onecollector_resources.collector.builder import OtelConfigBuilder
 from onecollector_resources.collector.manager import AgentManager
 from onecollector_resources.collector.names import component_names
 from onecollector_resources.collector.transports.local_http import LocalHttpTransport
+from onecollector_resources.findings.opening import finding_store
+from onecollector_resources.findings.store import FindingStore
 from onecollector_resources.health.monitor import HealthMonitor
 from onecollector_resources.loki.querier import LokiQuerierClient
 from onecollector_resources.loki.ruler import LokiRulerClient
@@ -37,6 +39,10 @@ class OneCollectorResource(dg.ConfigurableResource):
     def registry(self) -> LogSourceRegistry:
         """Raises SettingsError."""
         return LogSourceRegistry(self.settings().registry_url)
+
+    def findings(self) -> FindingStore:
+        """Raises SettingsError."""
+        return finding_store(self.settings())
 
     def builder(self) -> OtelConfigBuilder:
         """A builder with the names of the deployed binary. Raises RuntimeMissing, CollectorBinaryError."""

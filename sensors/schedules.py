@@ -6,6 +6,7 @@ import dagster as dg
 
 from onecollector_assets.jobs import TAGS, reconcile
 from onecollector_resources.dagster_resources import OneCollectorResource
+from onecollector_resources.settings import Settings
 
 
 @dg.schedule(
@@ -26,6 +27,7 @@ def reconcile_everything(context: dg.ScheduleEvaluationContext) -> dg.RunRequest
 def prune_history(context: dg.OpExecutionContext, onecollector: OneCollectorResource) -> None:
     before = datetime.now(UTC) - timedelta(days=onecollector.settings().registry.history_days)
     rows = onecollector.registry().prune(before)
+    rows += onecollector.findings().forget(datetime.now(UTC) - _days_of_findings(onecollector.settings()))
     runs = context.instance.get_run_records(
         dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], created_before=before), limit=1000
     )
@@ -44,6 +46,11 @@ def prune_history(context: dg.OpExecutionContext, onecollector: OneCollectorReso
             context.instance.delete_run(run_id)
             removed += 1
     context.log.info("removed %s rows and %s runs from before %s", rows, removed, before)
+
+
+def _days_of_findings(settings: Settings) -> timedelta:
+    """Findings are kept as long as models learn from the days that they are about, and as long as other history."""
+    return timedelta(days=max(settings.registry.history_days, settings.models.train_days + 1))
 
 
 def _materializations(instance: dg.DagsterInstance, run_id: str) -> list[dg.AssetMaterialization]:

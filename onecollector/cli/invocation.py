@@ -19,6 +19,7 @@ COMMANDS = (
     "down",
     "env",
     "export",
+    "findings",
     "gaps",
     "install",
     "labels",

@@ -15,6 +15,7 @@ from onecollector.cli import archive as archive_commands
 from onecollector.cli import asking, machine, reading, tailing
 from onecollector.cli import config as config_commands
 from onecollector.cli import export as export_commands
+from onecollector.cli import findings as finding_commands
 from onecollector.cli import loki as loki_commands
 from onecollector.cli import models as model_commands
 from onecollector.cli import retention as retention_commands
@@ -34,6 +35,7 @@ app.add_typer(retention_commands.app, name="retention")
 app.add_typer(archive_commands.storage, name="storage")
 app.add_typer(template_commands.app, name="templates")
 app.add_typer(model_commands.app, name="models")
+app.add_typer(finding_commands.app, name="findings")
 
 app.command("install")(machine.install)
 app.command("up")(machine.up)

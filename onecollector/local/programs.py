@@ -34,6 +34,8 @@ DAGSTER_YAML = {
             "tag_concurrency_limits": [
                 {"key": "onecollector/plane", "value": "control", "limit": 1},
                 {"key": "onecollector/plane", "value": "models", "limit": 1},
+                # An outage of everything is many incidents: they wait for each other, and reconciles for none of them.
+                {"key": "onecollector/plane", "value": "findings", "limit": 1},
             ],
         }
     },

@@ -12,6 +12,9 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
+from ml.evaluation.days import DAY, START_MINUTE
+from ml.evaluation.lines import MINUTE_NS
+from ml.examination import Remembered
 from ml.model_channels import NotPassed
 from ml.model_store import ModelStore
 from ml.tally_store import TallyStore, day_start_minute
@@ -24,22 +27,31 @@ from onecollector_assets.tallying import NothingToLearn, keep_tallies
 from onecollector_assets.template_counts import model_store
 from onecollector_resources.dagster_resources import OneCollectorResource
 from onecollector_resources.exports.partitions import Partition
+from onecollector_resources.findings.opening import finding_store
+from onecollector_resources.registry.store import LogSourceRegistry
 from onecollector_resources.settings import Settings, load_settings
 from onecollector_resources.storage.file_store import FileStore
 from sensors.training import count_daily, train_daily
 from tests.orchestration.exported_days import FIRST, export_days, services_of, settings_file
 from tests.unit.exported import exported, some_lines
+from tests.unit.findings_made import finding
 
 DAYS = 5
 LAST = date(2026, 1, 9)
 LOST_HOUR = 30
+SURGE = 2 * DAY + 14 * 60
+"""Row of the minute in which svc-1 begins to write three times as much, for eight minutes."""
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Five days of two services, one hour of which nobody exported, trained once."""
+    """Five days of two services with one surge, one hour of which nobody exported, trained once."""
     folder = tmp_path_factory.mktemp("shop")
-    export_days(folder, services_of((3, 8), DAYS), DAYS, left_out=[LOST_HOUR])
+    services = services_of((3, 8), DAYS)
+    first, last = ((START_MINUTE + SURGE + minutes) * MINUTE_NS for minutes in (0, 8))
+    surge = [(ns + more, *line) for ns, *line in services["svc-1"] if first <= ns < last for more in (1000, 2000)]
+    services["svc-1"] = sorted(services["svc-1"] + surge)
+    export_days(folder, services, DAYS, left_out=[LOST_HOUR])
     settings_file(folder, learning_days=2, train_workers=1)
     yield folder
 
@@ -125,6 +137,26 @@ def test_services_with_few_days_are_learning_and_it_is_said(settings: Settings, 
     assert {gate.name: gate.found for gate in trained.gates}["faults_found"].endswith("all services are learning")
     model = ModelStore(model_store(settings), "default").load(trained.manifest.model_id)
     assert all(one.shard.learning.all() for one in model.shards)
+
+
+def test_what_people_judged_is_learned_from(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = settings.model_copy(update={"models": settings.models.model_copy(update={"examined_services": 0})})
+    LogSourceRegistry(settings.registry_url).migrate()
+    findings = finding_store(settings)
+    first = datetime.fromtimestamp((START_MINUTE + SURGE) * 60, UTC)
+    number = findings.open(finding("svc-1", first), "sent").number
+
+    def trained() -> Remembered:
+        return train_tenant(quick, model_store(settings), "default", LAST).evaluation.remembered
+
+    findings.judge(number, "confirmed", "ann")
+    assert trained() == Remembered(confirmed=1)
+    findings.judge(number, "dismissed", "ann")
+    assert trained() == Remembered(dismissed=1)
+    # Were it not for the dismissal, it would be found again, though the model has learned from its minutes.
+    monkeypatch.setattr("ml.tenant_training.excused", lambda shard, *_: shard)
+    assert trained() == Remembered(dismissed=1, again=("svc-1 2026-01-07T14:00",))
+    findings.disconnect()
 
 
 def test_where_nothing_is_exported_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from bench.stack import wait_until
+from onecollector_assets.investigation import lines_of as evidence_of
 from onecollector_resources.findings.delivery import deliver_due
 from onecollector_resources.findings.loki_lines import LokiSender
 from onecollector_resources.findings.records import FINDINGS_SERVICE
@@ -18,7 +19,7 @@ from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.lifecycle import LokiLifecycle
 from onecollector_resources.loki.querier import LokiQuerierClient
 from onecollector_resources.registry.store import LogSourceRegistry
-from tests.real.lokis import lines_of
+from tests.real.lokis import lines_of, push
 from tests.unit.findings_made import MINUTE, finding
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
@@ -46,8 +47,19 @@ def test_a_finding_is_one_line_in_its_tenant_however_often_it_is_sent(loki: Loki
     ]
     with LokiQuerierClient(LokiAccess(loki.url, "default")) as client:
         query = f'{{service_name="{FINDINGS_SERVICE}"}} | service="payments" | severity="error" | finding="1"'
-        found = client.query_range(query, int((first - MINUTE).timestamp() * 1e9), time.time_ns())
-    assert found
+        found = client.entries(query, int((first - MINUTE).timestamp() * 1e9), time.time_ns())
+    assert [entry.metadata["finding_kind"] for entry in found] == ["closed", "opened"]
+    # The evidence of it is read from the same Loki.
+    push(loki, "payments", ["connection to ann@example.org refused"], age_s=19 * 60)
+    with LokiQuerierClient(LokiAccess(loki.url, "default")) as client:
+
+        def seen() -> list[str]:
+            templates, missing = evidence_of([store.by_number(1)], client)
+            assert not missing
+            return [line["line"] for one in templates for line in one["lines"]]
+
+        wait_until("the line is there", lambda: bool(seen()), 30, 0.2)
+        assert seen() == ["connection to [email] refused"]
     # A line that Loki will never take is put aside with Loki's words.
     old = finding("old", first - timedelta(days=300))
     store.open(old, "sent")

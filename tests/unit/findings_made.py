@@ -41,7 +41,7 @@ def finding(service: str = "payments", first: datetime = AT, minutes: int = 7, *
         peak=first + MINUTE,
         window_first=first - 4 * MINUTE,
         window_last=first + MINUTE,
-        signal="new_error",
+        signal="new_errors",
         severity="error",
         p=0.0003,
         a_day=0.02,
@@ -52,6 +52,6 @@ def finding(service: str = "payments", first: datetime = AT, minutes: int = 7, *
         sentence="412 lines of a new error, expected 0",
         query=f'{{service_name="{service}"}}',
         templates=(REFUSED, CHARGED),
-        unchanged=("rate", "gone"),
+        unchanged=("total_up", "silence"),
     )
     return replace(made, **changes)

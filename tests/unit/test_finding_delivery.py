@@ -76,7 +76,7 @@ def test_a_finding_is_posted_with_all_that_is_known_of_it_and_signed(store: Find
     opened, closed = hook.messages()
     assert (opened["kind"], closed["kind"]) == ("opened", "closed")
     assert (opened["version"], opened["number"], opened["key"]) == (1, 1, made.key)
-    assert (opened["tenant"], opened["service"], opened["signal"]) == ("default", "payments", "new_error")
+    assert (opened["tenant"], opened["service"], opened["signal"]) == ("default", "payments", "new_errors")
     assert (opened["severity"], opened["p"], opened["observed"], opened["expected"]) == ("error", 0.0003, 412.0, 0.0)
     assert (opened["first"], opened["last"]) == ("2026-11-03T14:02:00Z", "2026-11-03T14:09:00Z")
     assert opened["sentence"] == made.sentence
