@@ -214,7 +214,7 @@ class World:
             redacted,
         )
 
-    def run(self, scorer: TenantScorer, minutes: int, every_s: float = 60.0) -> None:
+    def run(self, scorer: TenantScorer, minutes: float, every_s: float = 60.0) -> None:
         """Minutes pass."""
         for _ in range(int(minutes * 60 / every_s)):
             self.now += every_s
