@@ -206,7 +206,7 @@ def learned(out: Console, command: str) -> bool:
         began = time.time()
         done = cli(*args)
         if args[0] == "models" and done.returncode == 1:
-            # Seven days of one service are a small sample for the gates.
+            # Eight days of one service are a small sample for the gates.
             done = cli("models", "promote", "--force", "--why", "demo")
         if done.returncode:
             row(out, args[0], f"{command} {' '.join(args)}: {done.stdout[-500:]}{done.stderr[-500:]}")

@@ -50,6 +50,7 @@ LONGEST_DOUBT_S = 600.0
 MOST_LINES = 2_000_000
 """Lines of a minute that are read; beyond, of the busiest services only the first."""
 FLOODED_LINES = 200_000
+NOBODY = "no service wrote a line"
 HOUR = 60
 NEVER_STOOD: tuple[object, float, float, int] = (None, 0.0, 0.0, 0)
 """What a doubtful minute's lines were, since when, since when it is doubted, and up to which minute they are looked at."""
@@ -291,7 +292,10 @@ class TenantScorer:
         blind = self._sight.blind(self.tenant, minute, minute + 1, now).get(minute, Blind())
         history = minute <= self._told.quiet_until
         if nothing_came(tally.lines, window.minutes) or (history and not tally.lines):
-            blind = Blind("no service wrote a line")
+            blind = Blind(NOBODY)
+        elif window.minutes and window.minutes[-1].blind.everything == NOBODY:
+            # Whoever came back did so in the middle of it.
+            blind = Blind("collection began in it")
         self.status.lines, self.status.overflow = sum(tally.lines.values()), tally.overflow
         self.status.hidden = len(window.services) if blind.everything else len(blind.services)
         self._tell_of_strangers(tally.lines.keys() - window.services)
