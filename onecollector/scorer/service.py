@@ -30,6 +30,8 @@ LOOK_S = 1.0
 """Seconds between two looks at the clock; a look that finds nothing to do costs nothing."""
 AGAIN_S = 5.0
 """Seconds until what failed is tried again."""
+WAIT_S = 10.0
+"""Seconds until what is waited for is looked at again."""
 DELIVER_S = 5.0
 STATUS_S = 20.0
 
@@ -93,7 +95,7 @@ class ScorerService:
         self._problems.pop(scorer.tenant, None)
         self._busy_cpu += _cpu_s() - began
         if scorer.status.waits:
-            not_before[scorer.tenant] = now + AGAIN_S
+            not_before[scorer.tenant] = now + WAIT_S
         if scorer.status.minute != before:
             self._news.set()
             self._lag_s = self._clock() - (scorer.status.minute + 1) * 60

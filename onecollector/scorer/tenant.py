@@ -42,6 +42,8 @@ FAR_BEHIND = 6 * 60
 """Minutes; what is older is skipped, and said."""
 HISTORY_LINES = 3_000_000
 """Lines that are read back at a first start, newest minutes first; what is older counts as unobserved."""
+COUNTED = 5
+"""Minutes that are counted in one query while history is looked for."""
 CLOCK_BACK = 10
 """Minutes that the clock may go back; beyond, the minutes that were told were never there."""
 STILL_S = 30.0
@@ -203,14 +205,17 @@ class TenantScorer:
 
     def _begin(self, model: Model, closed: int, before: Mapping[str, Sightings] | None = None) -> None:
         """Read back as much history as signals need, within a bound."""
-        counts = self._reader.counts(closed - HISTORY, closed + 1)
-        first, lines = closed + 1, 0
-        by_minute: dict[int, int] = {}
-        for (_, minute), n in counts.items():
-            by_minute[minute] = by_minute.get(minute, 0) + n
-        while first > closed - HISTORY and lines + by_minute.get(first - 1, 0) <= HISTORY_LINES:
+        first, lines, part = closed + 1, 0, dict[int, int]()
+        while first > closed - HISTORY:
+            if first - 1 not in part:
+                # A few minutes at a time: counting is reading, and a busy tenant needs no more of them.
+                part = dict.fromkeys(range(first - COUNTED, first), 0)
+                for (_, minute), n in self._reader.counts(first - COUNTED, first).items():
+                    part[minute] += n
+            lines += part[first - 1]
+            if lines > HISTORY_LINES:
+                break
             first -= 1
-            lines += by_minute.get(first, 0)
         self._state.clear()
         self._open(model, first, closed, before)
 
@@ -317,8 +322,8 @@ class TenantScorer:
         if minute > self._doubted and not wide_drop(lines, usual_lines(self._held().minutes)):
             self._stood = NEVER_STOOD
             return False
-        # What was missed is looked at as a whole, or each minute of it would have to stand still by itself.
-        through = min(max(minute, self._stood[3] or closed), minute + HOUR - 1)
+        # What was missed is looked at some minutes at once, or each would have to stand still by itself.
+        through = min(max(minute, self._stood[3] or closed), minute + LATE - 1)
         looked_at = dict(self._reader.counts(minute, through + 1)) if through > minute else lines
         found, since, began, _ = self._stood
         if found is None:
