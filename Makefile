@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench soak docs postgresql clean
+.PHONY: setup demo demo-findings test lint bench soak docs postgresql clean
 
 setup: $(STAMP)
 
@@ -19,6 +19,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: setup
 	@$(BIN)/onecollector demo
+
+demo-findings: setup
+	@$(BIN)/onecollector demo --findings
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -137,6 +137,11 @@ def tally(lines: pl.DataFrame) -> pl.DataFrame:
 
     The order of the lines does not matter. Durations are looked for in each line: the first one counts.
     """
+    return summed(measured(lines), "minute", "template")
+
+
+def measured(lines: pl.DataFrame) -> pl.DataFrame:
+    """Of each line what is summed: ``minute``, ``bytes``, ``took`` (ms); all columns but time and text stay."""
     import polars as pl
 
     stamp = (
@@ -155,12 +160,21 @@ def tally(lines: pl.DataFrame) -> pl.DataFrame:
         lines.lazy()
         .select(
             (stamp // 60_000_000_000).alias("minute"),
-            "template",
-            pl.col("is_error"),
+            pl.exclude("timestamp", "line"),
             pl.col("line").str.len_bytes().alias("bytes"),
             took.alias("took"),
         )
-        .group_by("minute", "template")
+        .collect()
+    )
+
+
+def summed(lines: pl.DataFrame, *by: str) -> pl.DataFrame:
+    """The sums of measured lines, sorted by the columns that they are summed by."""
+    import polars as pl
+
+    return (
+        lines.lazy()
+        .group_by(*by)
         .agg(
             pl.len().cast(pl.Int64).alias("lines"),
             pl.col("is_error").sum().cast(pl.Int64).alias("errors"),
@@ -169,7 +183,7 @@ def tally(lines: pl.DataFrame) -> pl.DataFrame:
             pl.col("took").median().alias("took_median"),
             pl.col("took").quantile(0.95, "linear").alias("took_p95"),
         )
-        .sort("minute", "template")
+        .sort(*by)
         .collect()
     )
 

@@ -79,6 +79,15 @@ class StateLayout:
         return self.root / "models"
 
     @property
+    def scorer(self) -> Path:
+        """What the scorer keeps from minute to minute."""
+        return self.root / "scorer"
+
+    @property
+    def scorer_status(self) -> Path:
+        return self.scorer / "status.json"
+
+    @property
     def catalogues(self) -> Path:
         """What is known of chunk stores: which objects there are, and whose lines they hold."""
         return self.root / "catalogues"

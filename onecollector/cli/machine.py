@@ -302,12 +302,18 @@ def logs(
                 time.sleep(0.2)
 
 
-def demo() -> None:
+def demo(
+    findings: Annotated[
+        bool, typer.Option("--findings", help="A container changes its behaviour and is found; in a stack of its own.")
+    ] = False,
+) -> None:
     """Start everything, run three containers, and show where their lines and assets are.
 
     Example: onecollector demo
     """
-    from onecollector.local.demo import run_demo
+    from onecollector.local import demo, demo_findings
     from onecollector_resources.settings import load_settings
+
+    run_demo = demo_findings.run_demo if findings else demo.run_demo
 
     raise typer.Exit(run_demo(load_settings(), command_name()))

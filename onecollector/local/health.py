@@ -14,11 +14,12 @@ import psutil
 
 from onecollector.local.programs import room_to_start_kib
 from onecollector.local.supervisor import ProcessInfo, Supervisor
+from onecollector.scorer.status_file import health_of, read_status
 from onecollector_resources.loki.faults import MEND_LOGIN, LokiError
 from onecollector_resources.runtime import Runtime
 from onecollector_resources.settings import Settings, SettingsError
 
-ORDER = ("docker", "loki", "linker", "collector", "agent", "control", "ml", "daemon", "webserver")
+ORDER = ("docker", "loki", "linker", "collector", "agent", "control", "ml", "scorer", "daemon", "webserver")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,11 @@ def code_server_health(port: int) -> Answer:
         return Answer(False, "the code location is still loading")
 
 
+def scorer_health(settings: Settings, clock: Callable[[], float] = time.time) -> Answer:
+    """What the scorer says of itself; without a model it waits, and that is well."""
+    return Answer(*health_of(read_status(settings.layout.scorer_status), clock()))
+
+
 def webserver_health(runtime: Runtime) -> Answer:
     """``/server_info`` of Dagster's web server."""
     answer = _get(f"{runtime.dagster_url}/server_info")
@@ -151,6 +157,7 @@ def part_health(
         "agent": lambda: Answer(agent is not None, "" if agent is not None else "its API does not answer"),
         "control": lambda: code_server_health(runtime.code_server_port),
         "ml": lambda: code_server_health(runtime.ml_port),
+        "scorer": lambda: scorer_health(settings),
         "daemon": lambda: daemon_health(runtime),
         "webserver": lambda: webserver_health(runtime),
     }
@@ -172,7 +179,7 @@ def part_health(
         info = known.get(part)
         if info is None and part == "linker" and not runtime.docker_links:
             continue
-        if info is None and part == "ml" and not settings.models.enabled:
+        if info is None and part in ("ml", "scorer") and not settings.models.enabled:
             continue
         if info is None:
             rows.append(PartHealth(part, False, 0, ports.get(part), 0, 0, "", "not started"))

@@ -193,6 +193,10 @@ def programs(settings: Settings, runtime: Runtime) -> list[Program]:
         # processes of their own.
         few = {**dagster_env, "MALLOC_ARENA_MAX": "2"}
         rows.insert(-2, code_server(settings, "ml", runtime.ml_port, 4, few, 45))
+        # It shares the machine with what it looks at: two threads of each library are enough for a minute.
+        lean = {**shared, "MALLOC_ARENA_MAX": "2", "POLARS_MAX_THREADS": "2", "OMP_NUM_THREADS": "1"}
+        command = with_secrets(settings, (python, "-m", "onecollector.scorer"))
+        rows.append(Program("scorer", command, lean, priority=60))
     if runtime.docker_links:
         floor = str(settings.agent.free_space_floor_bytes)
         module = "onecollector_resources.discovery.linker"

@@ -35,6 +35,7 @@ def test_each_location_has_a_code_server_of_its_own(tmp_path: Path, enabled: boo
         command = started[server["location_name"]]
         assert str(server["port"]) in command and f"onecollector.locations.{server['location_name']}" in command
     assert ("ml" in started) is enabled
+    assert ("scorer" in started) is enabled
 
 
 def test_the_repository_says_what_up_renders() -> None:

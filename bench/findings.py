@@ -1,0 +1,358 @@
+"""From a minute's end to the webhook: 500 services at 5,000 lines/s into a real Loki, the scorer a process beside it, faults in some.
+
+The model is fitted to days of the same services, made of the templates that the miner finds in their lines. ``--quick``
+takes 50 services and one fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import orjson
+import psutil
+
+from bench.loki import private_loki
+from bench.report import report
+from bench.stack import wait_until
+from ml.detectors import ServiceFit, fit_service, join
+from ml.drift import Sightings
+from ml.features import choose_vocabulary, frame_of
+from ml.live_window import KeptMinute, LiveWindow
+from ml.minute_tally import MinuteCounter
+from ml.model_manifest import Learned
+from ml.model_store import ModelStore, ServiceFacts, TrainedShard, packed
+from ml.template_store import StoredTemplates
+from ml.templates import TemplateMiner
+from ml.training import SHARD_SERVICES
+from onecollector.local.ports import any_free_port
+from onecollector_resources.layout import StateLayout
+from onecollector_resources.runtime import Runtime, save_runtime
+from onecollector_resources.storage.file_store import FileStore
+
+DAY, DAYS = 1440, 4
+KINDS = 10
+LINES_A_SECOND = 10
+TEMPLATES = (
+    ("GET /api/v1/{w}/{n} 200 in {n} ms", 0.34),
+    ("GET /api/v1/{w}/{n} 404 in {n} ms", 0.05),
+    ("session {n} of {w} opened from 10.0.{n}.{n}", 0.15),
+    ("session {n} of {w} closed after {n} s", 0.15),
+    ("cache {w} hit ratio {n}", 0.1),
+    ("flushed {n} rows of {w} to disk", 0.08),
+    ('level=info msg="{w} order accepted" order={n} user={n}', 0.1),
+    ("heartbeat {w} {n}", 0.02),
+    ("retrying {w} upstream attempt {n}", 0.01),
+)
+WORDS = ("orders", "carts", "users", "mails", "cards", "refunds", "stocks", "prices", "labels", "routes")
+
+
+def line_of(chance: random.Random, kind: int) -> str:
+    """A line of a service of that kind."""
+    text = chance.choices([t for t, _ in TEMPLATES], [share for _, share in TEMPLATES])[0].replace("{w}", WORDS[kind])
+    while "{n}" in text:
+        text = text.replace("{n}", str(chance.randrange(1, 250)), 1)
+    return text
+
+
+def fitted(kind: int) -> tuple[ServiceFit, Sightings, StoredTemplates]:
+    """One kind of service, learned from days of counts of the templates that its lines have."""
+    import polars as pl
+
+    chance = random.Random(kind)
+    lines = [line_of(chance, kind) for _ in range(30_000)]
+    miner = TemplateMiner()
+    mined = miner.mine(pl.Series(lines), "s")
+    known = sorted(zip((t.id for _, t in mined.templates), mined.lines.tolist(), strict=True))
+    now = int(time.time() // 60)
+    start = now - DAYS * DAY
+    numbers = np.random.default_rng(kind)
+    minutes = np.arange(start, now)
+    tables = []
+    for template, n in known:
+        rate = n / len(lines) * LINES_A_SECOND * 60
+        count = numbers.poisson(rate * np.exp(numbers.normal(0, 0.05, len(minutes))))
+        tables.append(pl.DataFrame({"minute": minutes, "template": [template] * len(minutes), "lines": count}))
+    table = pl.concat(tables).filter(pl.col("lines") > 0).with_columns(errors=pl.lit(0, pl.Int64))
+    vocabulary = choose_vocabulary(table)
+    frame = frame_of("s", table, vocabulary, start, now)
+    templates = StoredTemplates()
+    templates.take(miner)
+    return fit_service(frame, vocabulary), frame.sightings, templates
+
+
+def keep_model(store: ModelStore, services: list[str]) -> None:
+    """A model of all services, in production."""
+    kinds = [fitted(kind) for kind in range(KINDS)]
+    templates, arrays, names = StoredTemplates(), [], []
+    for first in range(0, len(services), SHARD_SERVICES):
+        group = services[first : first + SHARD_SERVICES]
+        some = [(name, kinds[(first + n) % KINDS]) for n, name in enumerate(group)]
+        shard = join([replace(kind[0], service=name) for name, kind in some])
+        one, text = packed(TrainedShard(shard, tuple(kind[1] for _, kind in some)))
+        arrays.append(one)
+        names.append(text)
+        templates.services |= {name: kind[2].services["s"] for name, kind in some}
+    facts = [ServiceFacts(name, float(DAYS), 1, len(TEMPLATES), 0.0, False) for name in services]
+    today = datetime.now().date().isoformat()
+    learned = Learned(today, today, DAYS * DAY * len(services), 0.0, {}, {})
+    made = store.write(arrays, names, facts, {"gates": [], "passed": True}, learned, "", templates)
+    store.channels.promote(made.model_id, "bench")
+
+
+@dataclass
+class Sink:
+    """Where messages arrive, and when."""
+
+    url: str = ""
+    seen: list[tuple[float, Mapping[str, Any]]] = field(default_factory=list)
+
+
+@contextmanager
+def sink() -> Iterator[Sink]:
+    """A webhook on a free port."""
+    made = Sink()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            made.seen.append((time.time(), orjson.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    made.url = f"http://127.0.0.1:{server.server_port}/hook"
+    try:
+        yield made
+    finally:
+        server.shutdown()
+
+
+class Writer(threading.Thread):
+    """Pushes every service's lines each second, ten of each; ``faulty`` ones write errors beside, from a minute on."""
+
+    def __init__(self, url: str, services: list[str]) -> None:
+        super().__init__(daemon=True)
+        self._url, self._services, self._over = url, services, threading.Event()
+        self.faulty: dict[str, float] = {}
+        self.lines, self.late_s = 0, 0.0
+
+    def run(self) -> None:
+        chance = random.Random(1)
+        pool = [[line_of(chance, kind) for _ in range(5_000)] for kind in range(KINDS)]
+        with httpx.Client(timeout=60, headers={"X-Scope-OrgID": "default", "Content-Type": "application/json"}) as http:
+            second = int(time.time()) + 1
+            while not self._over.is_set():
+                time.sleep(max(0.0, second + 1 - time.time()))
+                streams = []
+                for number, service in enumerate(self._services):
+                    at = chance.randrange(5_000 - 2 * LINES_A_SECOND)
+                    count = LINES_A_SECOND + chance.choice((-1, 0, 0, 1))
+                    texts = pool[number % KINDS][at : at + count]
+                    step = 10**9 // count
+                    values = [[str(second * 10**9 + n * step), text] for n, text in enumerate(texts)]
+                    streams.append({"stream": {"service_name": service, "level": "info"}, "values": values})
+                    if second >= self.faulty.get(service, float("inf")):
+                        error = [[str(second * 10**9 + 7), f"connection to 10.0.0.{second % 250} refused by peer"]]
+                        streams.append({"stream": {"service_name": service, "level": "error"}, "values": error})
+                    self.lines += count
+                http.post(
+                    f"{self._url}/loki/api/v1/push", content=orjson.dumps({"streams": streams})
+                ).raise_for_status()
+                self.late_s = max(self.late_s, time.time() - second - 1)
+                second += 1
+
+    def stop(self) -> None:
+        """And wait for it."""
+        self._over.set()
+        self.join()
+
+
+def started(folder: Path, loki_url: str, webhook: str) -> tuple[subprocess.Popen[bytes], StateLayout]:
+    """The scorer as ``up`` starts it."""
+    layout = StateLayout(folder / "s")
+    settings = {"state_dir": str(layout.root), "models": {"enabled": True, "webhook_url": webhook}}
+    (folder / "onecollector.yaml").write_text(json.dumps(settings))
+    values: dict[str, Any] = {one.name: 0 if one.type == "int" else "" for one in fields(Runtime)}
+    save_runtime(layout, Runtime(**{**values, "loki_url": loki_url, "agent_port": any_free_port(set())}))
+    environment = {
+        **os.environ,
+        "ONECOLLECTOR_CONFIG": str(folder / "onecollector.yaml"),
+        "MALLOC_ARENA_MAX": "2",
+        "POLARS_MAX_THREADS": "2",
+        "OMP_NUM_THREADS": "1",
+    }
+    log = (folder / "scorer.log").open("wb")
+    return subprocess.Popen([sys.executable, "-m", "onecollector.scorer"], env=environment, stderr=log), layout
+
+
+def scoring_cpu_s(store: ModelStore, services: list[str]) -> tuple[float, float]:
+    """CPU seconds to take in and to score a minute of all services; and to mine and count its lines."""
+    import polars as pl
+
+    model = store.serving().model
+    assert model is not None
+    minute = int(time.time() // 60)
+    miner = TemplateMiner()
+    model.templates.fill(miner)
+    chance = random.Random(3)
+    texts = [[line_of(chance, kind) for _ in range(600)] for kind in range(KINDS)]
+    names = [name for name in services for _ in range(600)]
+    lines = pl.DataFrame(
+        {
+            "timestamp": [minute * 60 * 10**9] * len(names),
+            "line": [text for n in range(len(services)) for text in texts[n % KINDS]],
+            "service": names,
+            "is_error": [False] * len(names),
+        }
+    )
+    spans, counting = [], []
+    window = LiveWindow(model, minute)
+    for turn in range(4):
+        began = time.process_time()
+        counter = MinuteCounter(miner, window.services, minute + turn)
+        counter.add(lines.with_columns(pl.col("timestamp") + turn * 60 * 10**9))
+        tally = counter.done()
+        middle = time.process_time()
+        window.append(KeptMinute(tally))
+        list(window.score())
+        spans.append(time.process_time() - middle)
+        counting.append(middle - began)
+    return min(spans), min(counting)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--quick", action="store_true")
+    quick = options.parse_args().quick
+    services = [f"service-{number:03}" for number in range(50 if quick else 500)]
+    faults = 1 if quick else 3
+    with tempfile.TemporaryDirectory() as name, private_loki() as loki, sink() as hook:
+        folder = Path(name)
+        store = ModelStore(FileStore(folder / "s" / "models", create=True), "default")
+        keep_model(store, services)
+        scoring, counting = scoring_cpu_s(store, services)
+        print(f"scoring {scoring:.2f} s CPU, counting {counting:.2f}", flush=True)
+        writer = Writer(loki.url, services)
+        writer.start()
+        began_lines, began = 0, time.time()
+        process, layout = started(folder, loki.url, hook.url)
+        try:
+            told = wait_until("status", lambda: _status(layout), 120, 0.5)
+            resident = psutil.Process(process.pid)
+            print("scorer is up", told["tenants"]["default"], flush=True)
+            # Three whole minutes before the first fault.
+            first = (int(time.time()) // 60 + 4) * 60
+            for number in range(faults):
+                writer.faulty[services[7 + 101 * number % len(services)]] = first + number * 60 + 5
+            wait_until("two minutes", lambda: time.time() > first - 60, 400, 1)
+            cpu, at, began_lines = _cpu(resident), time.time(), writer.lines
+            memory, rounds = 0, []
+            end = first + (faults + 1) * 60 + 60
+            while time.time() < end:
+                time.sleep(0.5)
+                memory = max(memory, resident.memory_info().rss)
+                said = _status(layout)
+                if said and (
+                    not rounds or said["tenants"]["default"]["minute"] != rounds[-1]["tenants"]["default"]["minute"]
+                ):
+                    rounds.append(said)
+                    print(said["lag_s"], said["cpu_s"], said["tenants"]["default"], flush=True)
+            minutes = (time.time() - at) / 60
+            used = (_cpu(resident) - cpu) / minutes
+            rate = (writer.lines - began_lines) / (time.time() - at)
+        finally:
+            process.terminate()
+            process.wait(60)
+            writer.stop()
+            print(
+                (folder / "scorer.log").read_text()[-3000:],
+                f"writer at most {writer.late_s:.1f} s late",
+                time.time() - began,
+            )
+    opened = [(when, body) for when, body in hook.seen if body["kind"] == "opened"]
+    delays = [when - datetime.fromisoformat(body["first"]).timestamp() - 60 for when, body in opened]
+    found = {body["service"] for _, body in opened}
+    assert found >= set(writer.faulty), f"found {found}, faulty {set(writer.faulty)}"
+    lower = {"better": "lower"}
+    report(
+        "findings",
+        [
+            {
+                "what": f"minute closed to the webhook, {len(services)} services, {rate:,.0f} lines/s, most of {len(delays)}",
+                "value": round(max(delays), 1),
+                "unit": "s",
+                "reach": 45,
+                **lower,
+            },
+            {
+                "what": "the same, median (20 s of it are grace)",
+                "value": round(statistics.median(delays), 1),
+                "unit": "s",
+                **lower,
+            },
+            {
+                "what": f"scoring a minute of {len(services)} services",
+                "value": round(scoring, 2),
+                "unit": "s CPU",
+                "reach": 0.5 * len(services) / 500,
+                **lower,
+            },
+            {
+                "what": f"mining and counting a minute's {600 * len(services):,} lines",
+                "value": round(counting, 2),
+                "unit": "s CPU",
+                **lower,
+            },
+            {"what": "CPU of the whole process, a minute", "value": round(used, 1), "unit": "s CPU", **lower},
+            {
+                "what": "a minute's work until it was told, median (after the grace)",
+                "value": round(statistics.median(one["lag_s"] for one in rounds) - 20, 1),
+                "unit": "s",
+                **lower,
+            },
+            {"what": "largest resident memory", "value": round(memory / 1e6), "unit": "MB", **lower},
+            {
+                "what": "findings in services without a fault",
+                "value": len(found - set(writer.faulty)),
+                "unit": "",
+                **lower,
+            },
+        ],
+    )
+
+
+def _status(layout: StateLayout) -> dict[str, Any] | None:
+    try:
+        return orjson.loads(layout.scorer_status.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+if __name__ == "__main__":
+    main()

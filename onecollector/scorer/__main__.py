@@ -1,0 +1,87 @@
+"""``python -m onecollector.scorer``: looks at every minute of every service while models are enabled."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+
+import structlog
+
+from ml.model_store import ModelStore
+from ml.redaction import redacted
+from ml.templates import TemplateMiner, Tuning
+from onecollector.scorer.reader import LokiLines
+from onecollector.scorer.service import ScorerService
+from onecollector.scorer.sight import RegistrySight
+from onecollector.scorer.state import ScorerState
+from onecollector.scorer.tenant import Options, TenantScorer
+from onecollector_resources.findings.opening import finding_store, senders_of
+from onecollector_resources.registry.store import LogSourceRegistry, RegistryError
+from onecollector_resources.runtime import RuntimeMissing, load_runtime
+from onecollector_resources.settings import Settings, SettingsError, load_settings
+from onecollector_resources.storage.objects import StoreError, as_url, open_store
+
+
+def service_of(settings: Settings, loki_url: str) -> ScorerService:
+    """Everything as the settings have it. Raises SettingsError, StoreError, RegistryError."""
+    models, layout = settings.models, settings.layout
+    registry = LogSourceRegistry(settings.registry_url)
+    registry.migrate()
+    objects = open_store(
+        as_url(models.url or str(layout.models)), models.s3 or settings.export.s3 or settings.loki.s3, create=True
+    )
+    ledger = finding_store(settings)
+    options = Options(models.grace_s, models.alert_budget, models.findings_per_hour)
+    scorers = [
+        TenantScorer(
+            tenant,
+            LokiLines(settings.loki.access(loki_url, tenant), ours=settings.loki.url is None),
+            ModelStore(objects, tenant),
+            ledger,
+            RegistrySight(registry),
+            ScorerState(layout.scorer / "tenants" / tenant),
+            options,
+            lambda: tuned_miner(settings),
+            redacted,
+        )
+        for tenant in settings.tenants
+    ]
+    return ScorerService(layout, scorers, ledger, senders_of(settings, loki_url))
+
+
+def tuned_miner(settings: Settings) -> TemplateMiner:
+    """An empty miner with each service's tuning."""
+    return TemplateMiner(
+        tuning={name: Tuning(one.masks, one.evidence) for name, one in settings.models.services.items()}
+    )
+
+
+def main() -> int:
+    """Exit code 2 where there is nothing to run with."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+    try:
+        settings = load_settings()
+        runtime = load_runtime(settings.layout)
+        service = service_of(settings, runtime.loki_url)
+    except (SettingsError, RuntimeMissing, StoreError, RegistryError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.stop())
+    structlog.get_logger().info("scorer.ready", tenants=list(settings.tenants))
+    service.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

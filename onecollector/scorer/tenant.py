@@ -1,0 +1,590 @@
+"""One tenant's minutes, each read, counted, scored and told once, in order: the steps between which a process may end.
+
+A minute is read whole or not at all, kept on disk, scored, told to the ledger, and only then marked as told. Whatever
+happens in between, the next step does the same again with the same result: keys are of the minute, and the ledger leaves
+what it has. Nothing here sleeps or asks for the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+import structlog
+
+from ml.coverage import nothing_came, usual_lines, wide_drop
+from ml.detectors import thresholds
+from ml.drift import Sightings
+from ml.following import Going, Unusual, follow, forgotten
+from ml.incidents import Begun, announced, incident_of
+from ml.live_window import LATE, Blind, KeptMinute, LiveWindow, rested
+from ml.minute_tally import MinuteCounter
+from ml.model_channels import MovedMeanwhile
+from ml.model_manifest import ModelRefused
+from ml.model_store import Model, ModelStore
+from ml.rolling_back import AUTOMATIC, FAILURES, TRIAL_MINUTES, too_noisy
+from ml.signals import HISTORY
+from ml.template_store import StoredTemplates
+from ml.templates import TemplateMiner
+from onecollector.scorer.explaining import Context, Explainer, Redact, at, later
+from onecollector.scorer.live_templates import LiveTemplates
+from onecollector.scorer.reader import LineReader, closed_minute
+from onecollector.scorer.sight import Sight
+from onecollector.scorer.state import Damaged, ScorerState, Told
+from onecollector_resources.findings.ledger import FindingLedger
+from onecollector_resources.findings.records import Notice, StoredFinding
+from onecollector_resources.storage.objects import StoreError
+
+log = structlog.get_logger()
+
+FAR_BEHIND = 6 * 60
+"""Minutes; what is older is skipped, and said."""
+HISTORY_LINES = 3_000_000
+"""Lines that are read back at a first start, newest minutes first; what is older counts as unobserved."""
+COUNTED = 5
+"""Minutes that are counted in one query while history is looked for."""
+CLOCK_BACK = 10
+"""Minutes that the clock may go back; beyond, the minutes that were told were never there."""
+STILL_S = 30.0
+"""Lines of a doubtful minute are all there when none came for so long: a collector tries again every 10 s."""
+LONGEST_DOUBT_S = 600.0
+MOST_LINES = 2_000_000
+"""Lines of a minute that are read; beyond, of the busiest services only the first."""
+FLOODED_LINES = 200_000
+NOBODY = "no service wrote a line"
+HOUR = 60
+NEVER_STOOD: tuple[object, float, float, int] = (None, 0.0, 0.0, 0)
+"""What a doubtful minute's lines were, since when, since when it is doubted, and up to which minute they are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """As in the settings."""
+
+    grace_s: float = 20.0
+    budget: float = 0.5
+    findings_per_hour: int = 12
+
+
+@dataclass(slots=True)
+class TenantStatus:
+    """What is told of a tenant; minutes since 1970, ``lines`` and ``overflow`` of the last minute that was read."""
+
+    model_id: str = ""
+    minute: int = 0
+    services: int = 0
+    learning: int = 0
+    lines: int = 0
+    overflow: int = 0
+    hidden: int = 0
+    opened: int = 0
+    waits: str = ""
+    problems: dict[str, str] = field(default_factory=dict)
+    """By what they are about; the last of each."""
+
+
+class TenantScorer:
+    """Raises ReadTrouble, RegistryError and OSError from ``step``: ask again later, nothing was lost."""
+
+    def __init__(
+        self,
+        tenant: str,
+        reader: LineReader,
+        models: ModelStore,
+        ledger: FindingLedger,
+        sight: Sight,
+        state: ScorerState,
+        options: Options,
+        new_miner: Callable[[], TemplateMiner],
+        redact: Redact,
+    ) -> None:
+        self.tenant, self.status = tenant, TenantStatus()
+        self._reader, self._models, self._ledger, self._sight, self._state = reader, models, ledger, sight, state
+        self._options, self._new_miner, self._redact = options, new_miner, redact
+        self._model: Model | None = None
+        self._window: LiveWindow | None = None
+        self._templates: LiveTemplates | None = None
+        self._told = Told("", 0)
+        self._accounted: dict[tuple[str, int], int] = {}
+        self._doubted = 0
+        """Minutes up to this one were missed while Loki was away."""
+        self._stood = NEVER_STOOD
+        self._stood_through = 0
+        """Minutes up to this one stood still for long enough."""
+        self._strangers: set[str] = set()
+
+    def step(self, now: float) -> bool:
+        """The next thing to do, if any; answers whether there may be more to do at once. ``now`` in epoch seconds."""
+        closed = closed_minute(self._options.grace_s, now)
+        if not self._serve(closed):
+            return False
+        self._in_time(closed)
+        window = self._held()
+        if window.end - 1 > self._told.scored:
+            self._tell(window.end - 1, now)
+            return True
+        if self._told.scored >= closed:
+            return False
+        minute = self._told.scored + 1
+        first = max(window.start, minute - LATE) if minute == closed else minute
+        counts = self._reader.counts(first, minute + 1)
+        self._look_back(counts, first, now)
+        if self._doubtful(minute, closed, counts, now):
+            return False
+        kept = self._read(minute, counts, now)
+        assert self._templates is not None
+        if (table := self._templates.changed()) is not None:
+            self._state.save_templates(table)
+        self._state.save_minute(kept)
+        window.append(kept)
+        self._tell(minute, now)
+        return minute < closed
+
+    def missed(self, now: float) -> None:
+        """Loki did not answer: what it should have had by now may come late."""
+        self._doubted = max(self._doubted, closed_minute(self._options.grace_s, now) + 1)
+
+    def _held(self) -> LiveWindow:
+        assert self._window is not None
+        return self._window
+
+    # Which model serves.
+
+    def _serve(self, closed: int) -> bool:
+        """Whether a model serves; a new one takes over with what is kept."""
+        if self._model is not None and self._told.scored >= closed and self._window is not None:
+            return True
+        try:
+            serving = self._models.serving(self._model)
+            self._note("model", "; ".join(serving.problems))
+        except StoreError as error:
+            self._note("model", str(error))
+            if self._model is None:
+                return False
+            serving = None
+        model = self._model if serving is None else serving.model
+        if model is None:
+            self.status.waits = "no model serves"
+            self._model = self._window = None
+            return False
+        self.status.waits = ""
+        if self._window is None:
+            self._start(model, closed)
+        elif model is not self._model:
+            self._adopt(model)
+        self._model, self.status.model_id = model, model.model_id
+        self.status.services = len(self._held().services)
+        return True
+
+    def _start(self, model: Model, closed: int) -> None:
+        """Go on where the last process ended; begin where there was none, or what it left is damaged."""
+        try:
+            kept = self._state.load()
+        except Damaged as error:
+            log.warning("state.damaged", tenant=self.tenant, error=str(error))
+            self._note("state", f"{error}; it was thrown away, and lines are read back")
+            kept = None
+        if kept is None:
+            self._begin(model, closed)
+            return
+        window = LiveWindow(model, kept.start, kept.before)
+        window.load(kept.minutes)
+        self._templates = LiveTemplates(model.templates, self._new_miner)
+        self._told, self._window = kept.told, window
+        if closed - kept.told.scored > 2:
+            self._doubted = closed
+        if kept.told.model_id == model.model_id:
+            if kept.templates is not None:
+                self._templates.take(kept.templates)
+            return
+        earlier = LiveTemplates(StoredTemplates(), self._new_miner)
+        if kept.templates is not None:
+            earlier.take(kept.templates)
+        self._beside(earlier, model)
+
+    def _begin(self, model: Model, closed: int, before: Mapping[str, Sightings] | None = None) -> None:
+        """Read back as much history as signals need, within a bound."""
+        first, lines, part = closed + 1, 0, dict[int, int]()
+        while first > closed - HISTORY:
+            if first - 1 not in part:
+                # A few minutes at a time: counting is reading, and a busy tenant needs no more of them.
+                part = dict.fromkeys(range(first - COUNTED, first), 0)
+                for (_, minute), n in self._reader.counts(first - COUNTED, first).items():
+                    part[minute] += n
+            lines += part[first - 1]
+            if lines > HISTORY_LINES:
+                break
+            first -= 1
+        self._state.clear()
+        self._open(model, first, closed, before)
+
+    def _open(self, model: Model, first: int, quiet_until: int, before: Mapping[str, Sightings] | None) -> None:
+        """Empty from minute ``first`` on; what is up to ``quiet_until`` is history."""
+        window = LiveWindow(model, first, before)
+        told = Told(model.model_id, first - 1, quiet_until)
+        self._state.clear()
+        self._state.save_before(first, window.before)
+        self._state.save_told(told)
+        self._window, self._told, self._accounted = window, told, {}
+        self._templates = LiveTemplates(model.templates, self._new_miner)
+
+    def _adopt(self, model: Model) -> None:
+        """The same minutes with another model's eyes."""
+        old, earlier = self._held(), self._templates
+        assert earlier is not None
+        window = LiveWindow(model, old.start, old.before)
+        window.load(old.minutes)
+        self._templates = LiveTemplates(model.templates, self._new_miner)
+        self._window = window
+        log.info("model.serves", tenant=self.tenant, model=model.model_id)
+        self._beside(earlier, model)
+
+    def _beside(self, earlier: LiveTemplates, model: Model) -> None:
+        window = self._held()
+        assert self._templates is not None
+        seen = {
+            pair
+            for kept in window.minutes
+            for pair in zip(kept.tally.table["service"].to_list(), kept.tally.table["template"].to_list(), strict=True)
+        }
+        self._templates.adopt(earlier, seen)
+        self._state.drop_templates()
+        if (table := self._templates.changed()) is not None:
+            self._state.save_templates(table)
+        self._state.save_before(window.start, window.before)
+        self._remember(replace(self._told, model_id=model.model_id, begun=(), failures=0))
+
+    def _in_time(self, closed: int) -> None:
+        """Skip what is too old; begin again where the clock went back."""
+        model = self._model
+        assert model is not None
+        behind = closed - self._told.scored
+        if behind > FAR_BEHIND + HISTORY:
+            skipped = behind - FAR_BEHIND
+            self._note(
+                "skipped", f"{skipped} minutes up to {at(closed - FAR_BEHIND):%Y-%m-%d %H:%M} UTC were not scored"
+            )
+            log.warning("minutes.skipped", tenant=self.tenant, minutes=skipped)
+            before = rested(self._held().sightings(), max(0, skipped - HISTORY))
+            first = closed - FAR_BEHIND - HISTORY
+            self._open(model, first + 1, closed - FAR_BEHIND, before)
+        elif behind < -CLOCK_BACK:
+            self._note("clock", f"the clock went back by {-behind} minutes; lines are read back")
+            self._begin(model, closed)
+
+    # A minute's lines.
+
+    def _read(self, minute: int, counts: Mapping[tuple[str, int], int], now: float) -> KeptMinute:
+        """Raises ReadTrouble."""
+        window = self._held()
+        assert self._templates is not None
+        lines = {service: n for (service, at_minute), n in counts.items() if at_minute == minute}
+        flooded = flooding(lines)
+        counter = MinuteCounter(self._templates.miner, window.services, minute)
+        for batch in self._reader.lines(minute, without=flooded):
+            counter.add(batch)
+        for service in flooded:
+            read = 0
+            for batch in self._reader.lines(minute, only=[service], most=FLOODED_LINES):
+                counter.add(batch)
+                read += batch.height
+            counter.unread(service, lines[service] - read)
+        for service in self._templates.apart_again():
+            log.info("templates.kept_apart", tenant=self.tenant, service=service)
+        tally = counter.done()
+        self._accounted.update({pair: n for pair, n in counts.items() if pair[1] == minute})
+        blind = self._sight.blind(self.tenant, minute, minute + 1, now).get(minute, Blind())
+        history = minute <= self._told.quiet_until
+        if nothing_came(tally.lines, window.minutes) or (history and not tally.lines):
+            blind = Blind(NOBODY)
+        elif window.minutes and window.minutes[-1].blind.everything == NOBODY:
+            # Whoever came back did so in the middle of it.
+            blind = Blind("collection began in it")
+        self.status.lines, self.status.overflow = sum(tally.lines.values()), tally.overflow
+        self.status.hidden = len(window.services) if blind.everything else len(blind.services)
+        self._tell_of_strangers(tally.lines.keys() - window.services)
+        return KeptMinute(tally, blind)
+
+    def _tell_of_strangers(self, services: Set[str]) -> None:
+        """Services that the model does not know are said once: they are learned with the next model."""
+        fresh = services - self._strangers
+        self._strangers |= fresh
+        self.status.learning = len(self._strangers)
+        if fresh:
+            log.info("services.learning", tenant=self.tenant, services=sorted(fresh)[:20], number=len(fresh))
+
+    def _doubtful(self, minute: int, closed: int, counts: Mapping[tuple[str, int], int], now: float) -> bool:
+        """Whether lines of the minute may still be on their way."""
+        if minute <= max(self._told.quiet_until, self._stood_through):
+            return False
+        lines = {service: n for (service, at_minute), n in counts.items() if at_minute == minute}
+        if minute > self._doubted and not wide_drop(lines, usual_lines(self._held().minutes)):
+            self._stood = NEVER_STOOD
+            return False
+        # What was missed is looked at some minutes at once, or each would have to stand still by itself.
+        through = min(max(minute, self._stood[3] or closed), minute + LATE - 1)
+        looked_at = dict(self._reader.counts(minute, through + 1)) if through > minute else lines
+        found, since, began, _ = self._stood
+        if found is None:
+            began = now
+        if found != (minute, looked_at):
+            self._stood = ((minute, looked_at), now, began, through)
+            since = now
+        if now - since < STILL_S and now - began < LONGEST_DOUBT_S:
+            self.status.waits = f"lines of {at(minute):%H:%M} UTC may still be on their way"
+            return True
+        self.status.waits, self._stood_through, self._stood = "", through, NEVER_STOOD
+        return False
+
+    # Lines that came late.
+
+    def _look_back(self, counts: Mapping[tuple[str, int], int], first: int, now: float) -> None:
+        """Read again what grew, look again at whom nobody could see, and score again from there."""
+        window = self._held()
+        sights = self._sight.blind(self.tenant, first, window.end, now) if first < window.end else {}
+        again: dict[str, int] = {}
+        for minute in range(max(first, window.start), window.end):
+            kept = window.at(minute)
+            assert kept is not None
+            grown = self._grown(kept, counts)
+            blind = kept.blind
+            if minute in sights:
+                blind = Blind(blind.everything, {**blind.services, **sights[minute].services})
+            if grown:
+                kept = self._read_again(kept, grown)
+                blind = Blind("", blind.services)
+            changed = grown | {s for s in window.services if blind.hides(s) != kept.blind.hides(s)}
+            if not changed:
+                continue
+            kept = KeptMinute(kept.tally, blind)
+            self._state.save_minute(kept)
+            window.replace(kept, changed)
+            self._accounted.update({(s, minute): counts[s, minute] for s in grown})
+            for service in changed & window.services:
+                again.setdefault(service, minute)
+        self._accounted = {pair: n for pair, n in self._accounted.items() if pair[1] >= first}
+        if again:
+            self._score_again(again, now)
+
+    def _grown(self, kept: KeptMinute, counts: Mapping[tuple[str, int], int]) -> set[str]:
+        had, minute = kept.tally.lines, kept.minute
+        return {
+            service
+            for (service, at_minute), n in counts.items()
+            if at_minute == minute
+            and service in self._held().services
+            and n > max(self._accounted.get((service, minute), 0), had.get(service, 0))
+        }
+
+    def _read_again(self, kept: KeptMinute, services: Set[str]) -> KeptMinute:
+        assert self._templates is not None
+        counter = MinuteCounter(self._templates.miner, self._held().services, kept.minute)
+        for batch in self._reader.lines(kept.minute, only=sorted(services), most=MOST_LINES):
+            counter.add(batch)
+        return KeptMinute(kept.tally.with_services(counter.done(), services), kept.blind)
+
+    def _score_again(self, again: Mapping[str, int], now: float) -> None:
+        unusual: list[Unusual] = []
+        contexts: dict[str, Context] = {}
+        limits = self._limits()
+        for service, minute in again.items():
+            if minute <= self._told.quiet_until:
+                continue
+            shard, frames, scores = self._held().score_from(service, minute)
+            contexts[service] = (shard, frames, scores)
+            for row in range(2, len(scores.minutes)):
+                weight = float(scores.weight[row, 0])
+                if weight >= limits[service]:
+                    unusual.append(Unusual(service, int(scores.minutes[row]), weight))
+        if unusual:
+            # What the first pass opens the second one extends.
+            for _ in range(2):
+                self._told = self._follow(self._told, unusual, contexts, set(), now)
+
+    # A minute's scores.
+
+    def _tell(self, minute: int, now: float) -> None:
+        """Score the newest minute and tell what is unusual; then the minute is told."""
+        told = replace(self._told, scored=minute)
+        if minute > told.quiet_until:
+            try:
+                told = self._score(told, minute, now)
+            except (ValueError, ArithmeticError, LookupError) as error:
+                log.exception("minute.not_scored", tenant=self.tenant, minute=minute)
+                self._note("scoring", f"{at(minute):%H:%M} UTC could not be scored: {error!r}")
+                told = replace(told, failures=told.failures + 1)
+            else:
+                told = replace(told, failures=0)
+                self.status.problems.pop("scoring", None)
+            self._ledger.close(self.tenant, at(minute) - timedelta(minutes=10))
+        self._remember(told)
+        window = self._held()
+        if window.fold():
+            self._state.save_before(window.start, window.before)
+        self.status.minute = minute
+        self._roll_back(told, minute)
+
+    def _score(self, told: Told, minute: int, now: float) -> Told:
+        unusual: list[Unusual] = []
+        contexts: dict[str, Context] = {}
+        deployed: set[str] = set()
+        for shard, frames, scores in self._held().score():
+            limits = thresholds(shard, self._options.budget)
+            for number in (scores.weight[-1] >= limits).nonzero()[0].tolist():
+                unusual.append(Unusual(shard.services[number], minute, float(scores.weight[-1, number])))
+                contexts[shard.services[number]] = (shard, frames, scores)
+            deployed |= {shard.services[n] for n in scores.settles[-1].nonzero()[0].tolist()}
+            for service, notices in zip(shard.services, scores.notices, strict=True):
+                for notice in notices:
+                    first = int(scores.minutes[notice.first])
+                    if first == minute:
+                        self._ledger.notice(Notice(self.tenant, service, at(first), notice.templates))
+        return self._follow(told, unusual, contexts, deployed, now)
+
+    def _limits(self) -> dict[str, float]:
+        return {
+            service: float(limit)
+            for shard in self._held().shards
+            for service, limit in zip(shard.services, thresholds(shard, self._options.budget), strict=True)
+        }
+
+    def _follow(
+        self,
+        told: Told,
+        unusual: Sequence[Unusual],
+        contexts: Mapping[str, Context],
+        deployed: Set[str],
+        now: float,
+    ) -> Told:
+        """Tell the ledger what goes on and what begins."""
+        there = {one.finding.key: one for one in self._ledger.open_findings(self.tenant)}
+        followed = follow([_going(one) for one in there.values()], unusual, told.ran_out)
+        explainer = self._explainer()
+        for going in followed.extends:
+            found = there[going.key].finding
+            if going.peak != _minute(found.peak):
+                sent = there[going.key].announcement == "sent"
+                self._ledger.extend(explainer.finding(going, contexts[going.service], found.incident, examples=sent))
+            else:
+                self._ledger.extend(later(found, going))
+        begun = [*map(_begun, there.values())]
+        hour = int(now // 3600) * HOUR
+        held = set(told.held) if told.held_hour == hour else set()
+        held |= {key for key, one in there.items() if one.announcement == "held_back" and _minute(one.opened) >= hour}
+        incidents = list(told.begun)
+        sent = set()
+        if followed.opens:
+            free = announced(
+                self._ledger.announced_since(self.tenant, at(hour)),
+                self._options.findings_per_hour,
+                len(followed.opens),
+            )
+            heaviest = sorted(followed.opens, key=lambda one: (-one.weight, one.service))
+            sent = {(one.service, one.minute) for one in heaviest[:free]}
+        for one in followed.opens:
+            announce = (one.service, one.minute) in sent
+            going = Going("", one.service, one.minute, one.minute, one.minute, one.weight)
+            finding = explainer.finding(going, contexts[one.service], examples=announce)
+            new = Begun(finding.key, one.service, one.minute, frozenset(t.template for t in finding.templates))
+            incident = incident_of(new, begun, deployed)
+            begun.append(replace(new, incident=incident))
+            stored = self._ledger.open(replace(finding, incident=incident), "sent" if announce else "held_back")
+            log.info("finding.opened", tenant=self.tenant, service=one.service, sentence=finding.sentence)
+            self.status.opened += 1
+            if incident == finding.key:
+                incidents.append(one.minute)
+            if stored.announcement == "held_back":
+                held.add(finding.key)
+        if held and held != set(told.held):
+            self._ledger.held_back(self.tenant, at(hour), len(held))
+        return replace(
+            told,
+            begun=tuple(minute for minute in incidents if minute > told.scored - HOUR),
+            ran_out=forgotten(followed.ran_out, told.scored),
+            held_hour=hour,
+            held=tuple(sorted(held)),
+        )
+
+    def _explainer(self) -> Explainer:
+        assert self._model is not None and self._templates is not None
+        return Explainer(
+            self.tenant,
+            self._model.model_id,
+            self._options.budget,
+            self._held(),
+            self._templates,
+            self._reader,
+            self._redact,
+        )
+
+    # A model that should not have been promoted.
+
+    def _roll_back(self, told: Told, minute: int) -> None:
+        noisy = too_noisy(len(told.begun), len(self._held().services), self._options.budget)
+        if not noisy and told.failures < FAILURES:
+            return
+        why = (
+            f"{len(told.begun)} incidents within an hour, {self._options.budget:g} a service and day are wanted"
+            if noisy
+            else f"{told.failures} minutes in a row could not be scored"
+        )
+        try:
+            found = self._models.channels.read("production")
+            if found is None or found[1].model_id != told.model_id or not found[1].previous:
+                return
+            pointer = found[1]
+            if pointer.why.startswith(AUTOMATIC) or minute - _moved(pointer.moved) > TRIAL_MINUTES:
+                return
+            self._models.channels.roll_back(AUTOMATIC + why)
+        except (StoreError, ModelRefused, MovedMeanwhile) as error:
+            self._note("roll back", str(error))
+            return
+        log.warning("model.rolled_back", tenant=self.tenant, model=told.model_id, why=why)
+        self._note("roll back", f"{told.model_id} was taken back by itself: {why}")
+        self._remember(replace(told, begun=(), failures=0))
+
+    def _remember(self, told: Told) -> None:
+        self._state.save_told(told)
+        self._told = told
+
+    def _note(self, about: str, problem: str) -> None:
+        if problem:
+            self.status.problems[about] = problem
+        else:
+            self.status.problems.pop(about, None)
+
+
+def flooding(lines: Mapping[str, int]) -> list[str]:
+    """The busiest services, of which only the first lines are read, so that a minute has at most ``MOST_LINES``."""
+    total, out = sum(lines.values()), []
+    for service, n in sorted(lines.items(), key=lambda pair: (-pair[1], pair[0])):
+        if total <= MOST_LINES or n <= FLOODED_LINES:
+            break
+        out.append(service)
+        total -= n - FLOODED_LINES
+    return out
+
+
+def _going(stored: StoredFinding) -> Going:
+    found = stored.finding
+    return Going(found.key, found.service, _minute(found.first), _minute(found.last), _minute(found.peak), found.weight)
+
+
+def _begun(stored: StoredFinding) -> Begun:
+    found = stored.finding
+    templates: Iterable[str] = (one.template for one in found.templates)
+    return Begun(found.key, found.service, _minute(found.first), frozenset(templates), found.incident)
+
+
+def _minute(time: object) -> int:
+    from datetime import datetime
+
+    assert isinstance(time, datetime)
+    return int(time.timestamp() // 60)
+
+
+def _moved(text: str) -> int:
+    from datetime import datetime
+
+    return _minute(datetime.fromisoformat(text))

@@ -1,0 +1,252 @@
+"""What a scorer finds, and that neither kills nor late lines, gaps, outages, clocks or floods make it find anything else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from onecollector.scorer import tenant as tenant_module
+from onecollector.scorer.reader import ReadTrouble
+from onecollector.scorer.tenant import Options
+from tests.unit.scorer_world import NOW, SERVICES, World, models, time_of, written
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a scorer that has read back its history and scored one minute."""
+    folder = tmp_path_factory.mktemp("begun")
+    world = World(folder)
+    world.run(world.scorer(), 1)
+    return folder
+
+
+@pytest.fixture
+def world(begun: Path, tmp_path: Path) -> World:
+    """A tenant whose scorer has just begun; the next minute to score is ``NOW``."""
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
+    return World(tmp_path, now=NOW * 60.0 + 60)
+
+
+def test_errors_that_were_never_written_before_are_one_finding_that_closes(world: World) -> None:
+    world.failing("cart", NOW + 3, 5)
+    scorer = world.scorer()
+    world.run(scorer, 8)
+    stored = world.found()["cart"]
+    found = stored.finding
+    assert list(world.found()) == ["cart"]
+    assert (found.signal, found.severity, found.model_id) == ("new_errors", "error", scorer.status.model_id)
+    assert found.first in (time_of(NOW + 3), time_of(NOW + 4))
+    assert "never" in found.sentence or "not written before" in found.sentence
+    top = found.templates[0]
+    assert top.text == "ERROR db <V> refused by peer" and top.first_seen == time_of(NOW + 3)
+    assert len(top.examples) == 3 and all(line.startswith("ERROR db ") for line in top.examples)
+    assert found.query == '{service_name="cart"} |> "ERROR db <_> refused by peer"'
+    world.run(scorer, 35)
+    assert world.found()["cart"].state == "closed"
+    assert world.found()["cart"].finding.key == found.key
+
+
+def test_usual_minutes_are_no_findings_and_a_stranger_is_told_once(world: World) -> None:
+    world.loki.others.add("newcomer")
+    for minute in range(NOW, NOW + 30):
+        world.loki.extra["newcomer", minute] = written("newcomer", minute)
+    scorer = world.scorer()
+    world.run(scorer, 30)
+    assert not world.ledger.findings
+    assert scorer.status.learning == 1 and scorer.status.services == len(SERVICES)
+
+
+@pytest.mark.parametrize("life", [11, 17, 23])
+def test_killed_at_any_step_it_finds_the_same(world: World, life: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = 0
+
+    def mortal(call: Callable[..., object]) -> Callable[..., object]:
+        def step(*args: object, **kwargs: object) -> object:
+            nonlocal steps
+            steps += 1
+            if steps % life == 0:
+                raise Killed
+            done = call(*args, **kwargs)
+            steps += 1
+            if steps % life == 0:
+                raise Killed
+            return done
+
+        return step
+
+    world.failing("cart", NOW + 2, 4)
+    world.failing("web", NOW + 3, 4)
+    calm = World(world.folder / "calm", now=world.now)
+    shutil.copytree(world.folder / "state", calm.folder / "state")
+    calm.loki.extra = world.loki.extra
+    calm.models = world.models
+    calm.run(calm.scorer(), 12)
+    monkeypatch.setattr(tenant_module.ScorerState, "_write", mortal(tenant_module.ScorerState._write))
+    for port, names in ((world.ledger, ("open", "extend", "close")), (world.loki, ("lines", "counts"))):
+        for name in names:
+            setattr(port, name, mortal(getattr(port, name)))
+    end, scorer, kills = world.now + 12 * 60, world.scorer(), 0
+    while world.now < end:
+        try:
+            world.run(scorer, 1)
+        except Killed:
+            world.now -= 60
+            scorer, kills = world.scorer(), kills + 1
+    assert kills > 4
+    assert {s: one.finding for s, one in world.found().items()} == {s: one.finding for s, one in calm.found().items()}
+    assert set(world.found()) == {"cart", "web"}
+
+
+def test_lines_that_come_late_are_found_as_if_they_had_been_there(world: World) -> None:
+    scorer = world.scorer()
+    world.run(scorer, 7)
+    assert not world.ledger.findings
+    world.failing("cart", NOW + 3, 3)
+    world.run(scorer, 1)
+    found = world.found()["cart"].finding
+    assert found.first in (time_of(NOW + 3), time_of(NOW + 4)) and found.last >= time_of(NOW + 5)
+    reads = dict(world.loki.reads)
+    world.run(scorer, 1)
+    assert set(world.found()) == {"cart"}
+    assert all(world.loki.reads[minute] == reads[minute] for minute in range(NOW + 3, NOW + 6)), (
+        "read again for nothing"
+    )
+
+
+def test_a_service_that_falls_silent_is_found_unless_a_gap_explains_it(world: World) -> None:
+    world.loki.silent |= {(s, minute) for s in ("cart", "web") for minute in range(NOW + 2, NOW + 20)}
+    for minute in range(NOW + 2, NOW + 20):
+        world.sight.hides[minute] = {"web": "unreadable"}
+    world.run(world.scorer(), 18)
+    assert set(world.found()) == {"cart"}
+
+
+def test_an_outage_of_loki_is_no_finding_though_its_lines_come_late(world: World) -> None:
+    scorer = world.scorer()
+    world.run(scorer, 2)
+    at = NOW + 3
+    lost = {(s, minute) for s in SERVICES for minute in range(at, at + 8)}
+    world.loki.away = True
+    for _ in range(8):
+        with pytest.raises(ReadTrouble):
+            world.run(scorer, 1)
+        scorer.missed(world.now)
+    world.loki.away = False
+    world.loki.silent |= lost
+    world.run(scorer, 0.3, every_s=5)
+    assert scorer.status.waits
+    for pair in sorted(lost, key=lambda pair: pair[1])[:-10]:
+        world.loki.silent.discard(pair)
+    world.run(scorer, 0.3, every_s=5)
+    world.loki.silent.clear()
+    world.run(scorer, 10, every_s=5)
+    assert scorer.status.minute >= at + 15 and not scorer.status.waits
+    assert not world.ledger.findings
+
+
+def test_a_collector_that_lags_for_all_services_is_no_finding(world: World) -> None:
+    scorer = world.scorer()
+    world.run(scorer, 3)
+    hidden = {(s, NOW + 3) for s in SERVICES[1:]}
+    world.loki.silent |= hidden
+    world.now += 60
+    while scorer.step(world.now):
+        pass
+    assert scorer.status.waits and scorer.status.minute == NOW + 2
+    world.loki.silent -= hidden
+    world.run(scorer, 6, every_s=5)
+    assert scorer.status.minute >= NOW + 7 and not world.ledger.findings
+
+
+def test_a_clock_that_jumps_is_survived(world: World) -> None:
+    scorer = world.scorer()
+    world.run(scorer, 3)
+    world.loki.until = NOW + 4
+    world.now += 90 * 60
+    world.run(scorer, 7, every_s=10)
+    assert scorer.status.minute > NOW + 80 and not world.ledger.findings
+    world.loki.until = 1 << 60
+    world.now = (NOW + 5) * 60.0
+    world.failing("cart", NOW + 7, 4)
+    world.run(scorer, 8)
+    assert set(world.found()) == {"cart"}
+    assert "clock" in scorer.status.problems
+
+
+def test_a_flood_is_counted_and_not_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenant_module, "MOST_LINES", 300)
+    monkeypatch.setattr(tenant_module, "FLOODED_LINES", 100)
+    flood = [("noise {n} of kind a", 800.0), ("noise {n} of kind b", 700.0)]
+    for minute in range(NOW + 1, NOW + 6):
+        world.loki.extra["cart", minute] = written("cart", minute, flood)
+    scorer = world.scorer()
+    world.run(scorer, 5)
+    assert scorer.status.overflow > 1000
+    assert scorer.status.lines == sum(len(world.loki.held(s, scorer.status.minute)) for s in SERVICES)
+    assert set(world.found()) <= {"cart"}
+
+
+def test_many_at_once_are_one_incident_and_no_more_are_sent_than_the_cap(world: World) -> None:
+    world.options = Options(findings_per_hour=2)
+    for service in SERVICES:
+        world.failing(service, NOW + 3, 5)
+    world.run(world.scorer(), 8)
+    found = world.found()
+    assert set(found) == set(SERVICES)
+    assert len({one.finding.incident for one in found.values()}) == 1
+    assert sorted(one.announcement for one in found.values()) == ["held_back", "held_back", "sent", "sent"]
+    assert list(world.ledger.held.values()) == [2]
+
+
+def test_a_model_that_finds_far_too_much_is_taken_back_by_itself(world: World) -> None:
+    first, bad = models(world.folder / "models", days=2).ids()[-2:]
+    for number, service in enumerate((*SERVICES, "web")):
+        world.failing(service, NOW + 3 + 9 * number, 3, f"ERROR of kind {'abcde'[number]} in {{n}}")
+    scorer = world.scorer()
+    world.run(scorer, 45)
+    found = world.models.channels.read("production")
+    assert found is not None and found[1].model_id == first and "incidents within an hour" in found[1].why
+    assert bad in scorer.status.problems["roll back"]
+
+
+def test_another_model_goes_on_with_the_same_minutes(world: World) -> None:
+    scorer = world.scorer()
+    world.failing("cart", NOW + 2, 4)
+    world.run(scorer, 4)
+    models(world.folder / "models", days=2)
+    world.run(scorer, 4)
+    assert scorer.status.model_id == world.models.channels.current()
+    assert set(world.found()) == {"cart"}
+    again = world.scorer()
+    world.run(again, 2)
+    assert again.status.model_id == scorer.status.model_id and set(world.found()) == {"cart"}
+
+
+@pytest.mark.parametrize("name", ["state.json", "before.json", "minutes"])
+def test_damaged_state_is_thrown_away_and_told(world: World, name: str) -> None:
+    path = world.folder / "state" / name
+    file = sorted(path.glob("*"))[3] if path.is_dir() else path
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    scorer = world.scorer()
+    world.failing("cart", NOW + 4, 3)
+    world.run(scorer, 7)
+    assert str(file) in scorer.status.problems["state"]
+    assert set(world.found()) == {"cart"}
+
+
+def test_hours_that_were_missed_are_caught_up_in_order_and_days_are_skipped(world: World) -> None:
+    scorer = world.scorer()
+    world.run(scorer, 1)
+    world.failing("cart", NOW + 30, 4)
+    world.now += 60 * 60
+    world.run(world.scorer(), 1, every_s=5)
+    assert world.found()["cart"].finding.first in (time_of(NOW + 30), time_of(NOW + 31))
