@@ -41,7 +41,7 @@ from ml.model_manifest import Learned
 from ml.model_store import ModelStore, ServiceFacts, TrainedShard, packed
 from ml.template_store import StoredTemplates
 from ml.templates import TemplateMiner
-from ml.training import SHARD_SERVICES
+from ml.tenant_training import SHARD_SERVICES
 from onecollector.local.ports import any_free_port
 from onecollector_resources.layout import StateLayout
 from onecollector_resources.runtime import Runtime, save_runtime
