@@ -54,6 +54,7 @@ WAIT_SCORED_S, WAIT_FOUND_S = 180.0, 240.0
 def run_demo(settings: Settings, command: str) -> int:
     """Run it; 0 only when the finding was seen in all three places."""
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    unset = "env -u ONECOLLECTOR_STATE_DIR " if "ONECOLLECTOR_STATE_DIR" in os.environ else ""
     with webhook() as (url, seen):
         mine = own_settings(settings, url)
         config = os.environ["ONECOLLECTOR_CONFIG"]
@@ -92,8 +93,9 @@ def run_demo(settings: Settings, command: str) -> int:
         row(out, "$", f"{command} findings show {number}")
         shown = cli("findings", "show", str(number))
         out.print(shown.stdout, markup=False, soft_wrap=True)
-        row(out, "Look", f"export ONECOLLECTOR_CONFIG={config}; {command} findings list")
-        row(out, "Stop", f"ONECOLLECTOR_CONFIG={config} {command} down")
+        prefix = f"{unset}ONECOLLECTOR_CONFIG={config} {command}"
+        row(out, "Look", f"{prefix} findings list")
+        row(out, "Stop", f"{prefix} down")
     return 0 if at_webhook and in_loki and shown.returncode == 0 else 1
 
 
@@ -136,6 +138,10 @@ def own_settings(settings: Settings, webhook_url: str) -> Settings:
         "files": [{"glob": f"{root}/lines/*.log", "service": SERVICE}],
     }
     config.write_text(yaml.safe_dump(data), encoding="utf-8")
+    # Variables win over the file, and what they say is about the stack that runs already.
+    for name in [key for key in os.environ if key.startswith("ONECOLLECTOR_")]:
+        if name == "ONECOLLECTOR_STATE_DIR" or "__" in name:
+            del os.environ[name]
     os.environ["ONECOLLECTOR_CONFIG"] = str(config)
     return load_settings(config)
 

@@ -52,6 +52,8 @@ LONGEST_DOUBT_S = 600.0
 MOST_LINES = 2_000_000
 """Lines of a minute that are read; beyond, of the busiest services only the first."""
 FLOODED_LINES = 200_000
+SOON, EVERY = 2, 5
+"""Minutes back that are looked for late lines after each minute; after every fifth one it is all of ``LATE``."""
 NOBODY = "no service wrote a line"
 HOUR = 60
 NEVER_STOOD: tuple[object, float, float, int] = (None, 0.0, 0.0, 0)
@@ -107,6 +109,7 @@ class TenantScorer:
         self._templates: LiveTemplates | None = None
         self._told = Told("", 0)
         self._accounted: dict[tuple[str, int], int] = {}
+        self._looked_back = 0
         self._doubted = 0
         """Minutes up to this one were missed while Loki was away."""
         self._stood = NEVER_STOOD
@@ -125,11 +128,10 @@ class TenantScorer:
             self._tell(window.end - 1, now)
             return True
         if self._told.scored >= closed:
+            self._look_back(now)
             return False
         minute = self._told.scored + 1
-        first = max(window.start, minute - LATE) if minute == closed else minute
-        counts = self._reader.counts(first, minute + 1)
-        self._look_back(counts, first, now)
+        counts = self._reader.counts(minute, minute + 1)
         if self._doubtful(minute, closed, counts, now):
             return False
         kept = self._read(minute, counts, now)
@@ -139,7 +141,7 @@ class TenantScorer:
         self._state.save_minute(kept)
         window.append(kept)
         self._tell(minute, now)
-        return minute < closed
+        return True
 
     def missed(self, now: float) -> None:
         """Loki did not answer: what it should have had by now may come late."""
@@ -226,7 +228,7 @@ class TenantScorer:
         self._state.clear()
         self._state.save_before(first, window.before)
         self._state.save_told(told)
-        self._window, self._told, self._accounted = window, told, {}
+        self._window, self._told, self._accounted, self._looked_back = window, told, {}, 0
         self._templates = LiveTemplates(model.templates, self._new_miner)
 
     def _adopt(self, model: Model) -> None:
@@ -339,10 +341,16 @@ class TenantScorer:
 
     # Lines that came late.
 
-    def _look_back(self, counts: Mapping[tuple[str, int], int], first: int, now: float) -> None:
-        """Read again what grew, look again at whom nobody could see, and score again from there."""
-        window = self._held()
-        sights = self._sight.blind(self.tenant, first, window.end, now) if first < window.end else {}
+    def _look_back(self, now: float) -> None:
+        """Once a minute, when it is told: read again what grew, look again at whom nobody could see, and score from there."""
+        window, newest = self._held(), self._told.scored
+        if self._looked_back >= newest:
+            return
+        # Counting is reading for Loki: most lines that are late are so by a minute or two.
+        far = LATE if newest % EVERY == 0 else SOON
+        first = max(window.start, newest - far)
+        counts = self._reader.counts(first, newest + 1) if first <= newest else {}
+        sights = self._sight.blind(self.tenant, first, window.end, now)
         again: dict[str, int] = {}
         for minute in range(max(first, window.start), window.end):
             kept = window.at(minute)
@@ -363,9 +371,10 @@ class TenantScorer:
             self._accounted.update({(s, minute): counts[s, minute] for s in grown})
             for service in changed & window.services:
                 again.setdefault(service, minute)
-        self._accounted = {pair: n for pair, n in self._accounted.items() if pair[1] >= first}
+        self._accounted = {pair: n for pair, n in self._accounted.items() if pair[1] >= newest - LATE}
         if again:
             self._score_again(again, now)
+        self._looked_back = newest
 
     def _grown(self, kept: KeptMinute, counts: Mapping[tuple[str, int], int]) -> set[str]:
         had, minute = kept.tally.lines, kept.minute
