@@ -32,6 +32,7 @@ from onecollector.scorer.live_templates import LiveTemplates
 from onecollector.scorer.reader import LineReader, closed_minute
 from onecollector.scorer.sight import Sight
 from onecollector.scorer.state import Damaged, ScorerState, Told
+from onecollector_resources.collector.probe import SERVICE as PROBES
 from onecollector_resources.findings.ledger import FindingLedger
 from onecollector_resources.findings.records import Notice, StoredFinding
 from onecollector_resources.storage.objects import StoreError
@@ -305,7 +306,7 @@ class TenantScorer:
             blind = Blind("collection began in it")
         self.status.lines, self.status.overflow = sum(tally.lines.values()), tally.overflow
         self.status.hidden = len(window.services) if blind.everything else len(blind.services)
-        self._tell_of_strangers(tally.lines.keys() - window.services)
+        self._tell_of_strangers(tally.lines.keys() - window.services - {PROBES})
         return KeptMinute(tally, blind)
 
     def _tell_of_strangers(self, services: Set[str]) -> None:
