@@ -87,5 +87,5 @@ def test_a_fault_in_a_real_loki_is_found_explained_and_sent(loki: LokiLifecycle,
     service.stop()
     service.run()
     status = read_status(layout.scorer_status)
-    assert status is not None and health_of(status, status.written)[0] and status.tenants["default"]["opened"] == 1
+    assert status is not None and health_of(status, status.written)[0] and status.tenants["default"]["services"] == 4
     reader.close()
