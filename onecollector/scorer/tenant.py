@@ -8,12 +8,12 @@ what it has. Nothing here sleeps or asks for the time.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
 
-from ml.coverage import nothing_came, usual_lines, wide_drop
+from ml.coverage import nothing_came
 from ml.detectors import thresholds
 from ml.drift import Sightings
 from ml.following import Unusual
@@ -25,6 +25,8 @@ from ml.model_store import Model, ModelStore
 from ml.signals import HISTORY
 from ml.template_store import StoredTemplates
 from ml.templates import TemplateMiner
+from onecollector.scorer.counting import MOST_LINES, counted
+from onecollector.scorer.doubt import Doubt
 from onecollector.scorer.explaining import Context, Explainer, Redact, at
 from onecollector.scorer.live_templates import LiveTemplates
 from onecollector.scorer.reader import LineReader, closed_minute
@@ -32,6 +34,7 @@ from onecollector.scorer.sight import Sight
 from onecollector.scorer.state import Damaged, ScorerState, Told
 from onecollector.scorer.taking_back import take_back
 from onecollector.scorer.telling import Teller
+from onecollector.scorer.tenant_status import Options, TenantStatus
 from onecollector_resources.collector.probe import SERVICE as PROBES
 from onecollector_resources.findings.ledger import FindingLedger
 from onecollector_resources.findings.records import Notice
@@ -47,42 +50,9 @@ COUNTED = 5
 """Minutes that are counted in one query while history is looked for."""
 CLOCK_BACK = 10
 """Minutes that the clock may go back; beyond, the minutes that were told were never there."""
-STILL_S = 30.0
-"""Lines of a doubtful minute are all there when none came for so long: a collector tries again every 10 s."""
-LONGEST_DOUBT_S = 600.0
-MOST_LINES = 2_000_000
-"""Lines of a minute that are read; beyond, of the busiest services only the first."""
-FLOODED_LINES = 200_000
 SOON, EVERY = 2, 5
 """Minutes back that are looked for late lines after each minute; after every fifth one it is all of ``LATE``."""
 NOBODY = "no service wrote a line"
-NEVER_STOOD: tuple[object, float, float, int] = (None, 0.0, 0.0, 0)
-"""What a doubtful minute's lines were, since when, since when it is doubted, and up to which minute they are looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """As in the settings."""
-
-    grace_s: float = 20.0
-    budget: float = 0.5
-    findings_per_hour: int = 12
-
-
-@dataclass(slots=True)
-class TenantStatus:
-    """What is told of a tenant; minutes since 1970, ``lines`` and ``overflow`` of the last minute that was read."""
-
-    model_id: str = ""
-    minute: int = 0
-    services: int = 0
-    learning: int = 0
-    lines: int = 0
-    overflow: int = 0
-    hidden: int = 0
-    waits: str = ""
-    problems: dict[str, str] = field(default_factory=dict)
-    """By what they are about; the last of each."""
 
 
 class TenantScorer:
@@ -110,11 +80,7 @@ class TenantScorer:
         self._told = Told("", 0)
         self._accounted: dict[tuple[str, int], int] = {}
         self._looked_back = 0
-        self._doubted = 0
-        """Minutes up to this one were missed while Loki was away."""
-        self._stood = NEVER_STOOD
-        self._stood_through = 0
-        """Minutes up to this one stood still for long enough."""
+        self._doubt = Doubt(reader)
         self._strangers: set[str] = set()
 
     def step(self, now: float) -> bool:
@@ -145,7 +111,7 @@ class TenantScorer:
 
     def missed(self, now: float) -> None:
         """Loki did not answer: what it should have had by now may come late."""
-        self._doubted = max(self._doubted, closed_minute(self._options.grace_s, now) + 1)
+        self._doubt.missed(closed_minute(self._options.grace_s, now) + 1)
 
     def _held(self) -> LiveWindow:
         assert self._window is not None
@@ -195,7 +161,7 @@ class TenantScorer:
         self._templates = LiveTemplates(model.templates, self._new_miner)
         self._told, self._window = kept.told, window
         if closed - kept.told.scored > 2:
-            self._doubted = closed
+            self._doubt.missed(closed)
         if kept.told.model_id == model.model_id:
             if kept.templates is not None:
                 self._templates.take(kept.templates)
@@ -282,19 +248,9 @@ class TenantScorer:
         window = self._held()
         assert self._templates is not None
         lines = {service: n for (service, at_minute), n in counts.items() if at_minute == minute}
-        flooded = flooding(lines)
-        counter = MinuteCounter(self._templates.miner, window.services, minute)
-        for batch in self._reader.lines(minute, without=flooded):
-            counter.add(batch)
-        for service in flooded:
-            read = 0
-            for batch in self._reader.lines(minute, only=[service], most=FLOODED_LINES):
-                counter.add(batch)
-                read += batch.height
-            counter.unread(service, lines[service] - read)
+        tally = counted(self._reader, MinuteCounter(self._templates.miner, window.services, minute), minute, lines)
         for service in self._templates.apart_again():
             log.info("templates.kept_apart", tenant=self.tenant, service=service)
-        tally = counter.done()
         self._accounted.update({pair: n for pair, n in counts.items() if pair[1] == minute})
         blind = self._sight.blind(self.tenant, minute, minute + 1, now).get(minute, Blind())
         history = minute <= self._told.quiet_until
@@ -318,26 +274,12 @@ class TenantScorer:
 
     def _doubtful(self, minute: int, closed: int, counts: Mapping[tuple[str, int], int], now: float) -> bool:
         """Whether lines of the minute may still be on their way."""
-        if minute <= max(self._told.quiet_until, self._stood_through):
+        if minute <= self._told.quiet_until:
             return False
         lines = {service: n for (service, at_minute), n in counts.items() if at_minute == minute}
-        if minute > self._doubted and not wide_drop(lines, usual_lines(self._held().minutes)):
-            self._stood = NEVER_STOOD
-            return False
-        # What was missed is looked at some minutes at once, or each would have to stand still by itself.
-        through = min(max(minute, self._stood[3] or closed), minute + LATE - 1)
-        looked_at = dict(self._reader.counts(minute, through + 1)) if through > minute else lines
-        found, since, began, _ = self._stood
-        if found is None:
-            began = now
-        if found != (minute, looked_at):
-            self._stood = ((minute, looked_at), now, began, through)
-            since = now
-        if now - since < STILL_S and now - began < LONGEST_DOUBT_S:
-            self.status.waits = f"lines of {at(minute):%H:%M} UTC may still be on their way"
-            return True
-        self.status.waits, self._stood_through, self._stood = "", through, NEVER_STOOD
-        return False
+        doubtful = self._doubt.about(minute, closed, lines, self._held().minutes, now)
+        self.status.waits = f"lines of {at(minute):%H:%M} UTC may still be on their way" if doubtful else ""
+        return doubtful
 
     # Lines that came late.
 
@@ -495,14 +437,3 @@ class TenantScorer:
             self.status.problems[about] = problem
         else:
             self.status.problems.pop(about, None)
-
-
-def flooding(lines: Mapping[str, int]) -> list[str]:
-    """The busiest services, of which only the first lines are read, so that a minute has at most ``MOST_LINES``."""
-    total, out = sum(lines.values()), []
-    for service, n in sorted(lines.items(), key=lambda pair: (-pair[1], pair[0])):
-        if total <= MOST_LINES or n <= FLOODED_LINES:
-            break
-        out.append(service)
-        total -= n - FLOODED_LINES
-    return out

@@ -15,7 +15,8 @@ from onecollector.scorer.reader import LokiLines
 from onecollector.scorer.service import ScorerService
 from onecollector.scorer.state import ScorerState
 from onecollector.scorer.status_file import health_of, read_status
-from onecollector.scorer.tenant import Options, TenantScorer
+from onecollector.scorer.tenant import TenantScorer
+from onecollector.scorer.tenant_status import Options
 from onecollector_resources.findings.delivery import deliver_due
 from onecollector_resources.findings.loki_lines import LokiSender
 from onecollector_resources.findings.store import FindingStore
