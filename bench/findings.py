@@ -306,7 +306,7 @@ def main() -> None:
                 **lower,
             },
             {
-                "what": "the same, median (20 s of it are grace)",
+                "what": "minute closed to the webhook, median (20 s of it are grace)",
                 "value": round(statistics.median(delays), 1),
                 "unit": "s",
                 **lower,
@@ -324,14 +324,14 @@ def main() -> None:
                 "unit": "s CPU",
                 **lower,
             },
-            {"what": "CPU of the whole process, a minute", "value": round(used, 1), "unit": "s CPU", **lower},
+            {"what": "scorer: CPU of the whole process, a minute", "value": round(used, 1), "unit": "s CPU", **lower},
             {
-                "what": "a minute's work until it was told, median (after the grace)",
+                "what": "scorer: a minute's work until it was told, median (after the grace)",
                 "value": round(statistics.median(one["lag_s"] for one in rounds) - 20, 1),
                 "unit": "s",
                 **lower,
             },
-            {"what": "largest resident memory", "value": round(memory / 1e6), "unit": "MB", **lower},
+            {"what": "scorer: largest resident memory", "value": round(memory / 1e6), "unit": "MB", **lower},
             {
                 "what": "findings in services without a fault",
                 "value": len(found - set(writer.faulty)),

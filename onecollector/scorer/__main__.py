@@ -15,7 +15,8 @@ from onecollector.scorer.reader import LokiLines
 from onecollector.scorer.service import ScorerService
 from onecollector.scorer.sight import RegistrySight
 from onecollector.scorer.state import ScorerState
-from onecollector.scorer.tenant import Options, TenantScorer
+from onecollector.scorer.tenant import TenantScorer
+from onecollector.scorer.tenant_status import Options
 from onecollector_resources.findings.opening import finding_store, senders_of
 from onecollector_resources.registry.store import LogSourceRegistry, RegistryError
 from onecollector_resources.runtime import RuntimeMissing, load_runtime

@@ -168,6 +168,11 @@ def at(minute: int) -> datetime:
     return datetime.fromtimestamp(minute * 60, UTC)
 
 
+def minute_of(time: datetime) -> int:
+    """A time as a minute since 1970."""
+    return int(time.timestamp() // 60)
+
+
 def _valid(query: str) -> bool:
     try:
         parse(query)

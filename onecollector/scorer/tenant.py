@@ -7,33 +7,37 @@ what it has. Nothing here sleeps or asks for the time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
 
-from ml.coverage import nothing_came, usual_lines, wide_drop
+from ml.coverage import nothing_came
 from ml.detectors import thresholds
 from ml.drift import Sightings
-from ml.following import Going, Unusual, follow, forgotten
-from ml.incidents import Begun, announced, incident_of
+from ml.following import Unusual
 from ml.live_window import LATE, Blind, KeptMinute, LiveWindow, rested
 from ml.minute_tally import MinuteCounter
 from ml.model_channels import MovedMeanwhile
 from ml.model_manifest import ModelRefused
 from ml.model_store import Model, ModelStore
-from ml.rolling_back import AUTOMATIC, FAILURES, TRIAL_MINUTES, too_noisy
 from ml.signals import HISTORY
 from ml.template_store import StoredTemplates
 from ml.templates import TemplateMiner
-from onecollector.scorer.explaining import Context, Explainer, Redact, at, later
+from onecollector.scorer.counting import MOST_LINES, counted
+from onecollector.scorer.doubt import Doubt
+from onecollector.scorer.explaining import Context, Explainer, Redact, at
 from onecollector.scorer.live_templates import LiveTemplates
 from onecollector.scorer.reader import LineReader, closed_minute
 from onecollector.scorer.sight import Sight
 from onecollector.scorer.state import Damaged, ScorerState, Told
+from onecollector.scorer.taking_back import take_back
+from onecollector.scorer.telling import Teller
+from onecollector.scorer.tenant_status import Options, TenantStatus
+from onecollector_resources.collector.probe import SERVICE as PROBES
 from onecollector_resources.findings.ledger import FindingLedger
-from onecollector_resources.findings.records import Notice, StoredFinding
+from onecollector_resources.findings.records import Notice
 from onecollector_resources.storage.objects import StoreError
 
 log = structlog.get_logger()
@@ -46,44 +50,9 @@ COUNTED = 5
 """Minutes that are counted in one query while history is looked for."""
 CLOCK_BACK = 10
 """Minutes that the clock may go back; beyond, the minutes that were told were never there."""
-STILL_S = 30.0
-"""Lines of a doubtful minute are all there when none came for so long: a collector tries again every 10 s."""
-LONGEST_DOUBT_S = 600.0
-MOST_LINES = 2_000_000
-"""Lines of a minute that are read; beyond, of the busiest services only the first."""
-FLOODED_LINES = 200_000
 SOON, EVERY = 2, 5
 """Minutes back that are looked for late lines after each minute; after every fifth one it is all of ``LATE``."""
 NOBODY = "no service wrote a line"
-HOUR = 60
-NEVER_STOOD: tuple[object, float, float, int] = (None, 0.0, 0.0, 0)
-"""What a doubtful minute's lines were, since when, since when it is doubted, and up to which minute they are looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """As in the settings."""
-
-    grace_s: float = 20.0
-    budget: float = 0.5
-    findings_per_hour: int = 12
-
-
-@dataclass(slots=True)
-class TenantStatus:
-    """What is told of a tenant; minutes since 1970, ``lines`` and ``overflow`` of the last minute that was read."""
-
-    model_id: str = ""
-    minute: int = 0
-    services: int = 0
-    learning: int = 0
-    lines: int = 0
-    overflow: int = 0
-    hidden: int = 0
-    opened: int = 0
-    waits: str = ""
-    problems: dict[str, str] = field(default_factory=dict)
-    """By what they are about; the last of each."""
 
 
 class TenantScorer:
@@ -104,17 +73,14 @@ class TenantScorer:
         self.tenant, self.status = tenant, TenantStatus()
         self._reader, self._models, self._ledger, self._sight, self._state = reader, models, ledger, sight, state
         self._options, self._new_miner, self._redact = options, new_miner, redact
+        self._teller = Teller(tenant, ledger, options.findings_per_hour)
         self._model: Model | None = None
         self._window: LiveWindow | None = None
         self._templates: LiveTemplates | None = None
         self._told = Told("", 0)
         self._accounted: dict[tuple[str, int], int] = {}
         self._looked_back = 0
-        self._doubted = 0
-        """Minutes up to this one were missed while Loki was away."""
-        self._stood = NEVER_STOOD
-        self._stood_through = 0
-        """Minutes up to this one stood still for long enough."""
+        self._doubt = Doubt(reader)
         self._strangers: set[str] = set()
 
     def step(self, now: float) -> bool:
@@ -145,7 +111,7 @@ class TenantScorer:
 
     def missed(self, now: float) -> None:
         """Loki did not answer: what it should have had by now may come late."""
-        self._doubted = max(self._doubted, closed_minute(self._options.grace_s, now) + 1)
+        self._doubt.missed(closed_minute(self._options.grace_s, now) + 1)
 
     def _held(self) -> LiveWindow:
         assert self._window is not None
@@ -195,7 +161,7 @@ class TenantScorer:
         self._templates = LiveTemplates(model.templates, self._new_miner)
         self._told, self._window = kept.told, window
         if closed - kept.told.scored > 2:
-            self._doubted = closed
+            self._doubt.missed(closed)
         if kept.told.model_id == model.model_id:
             if kept.templates is not None:
                 self._templates.take(kept.templates)
@@ -282,19 +248,9 @@ class TenantScorer:
         window = self._held()
         assert self._templates is not None
         lines = {service: n for (service, at_minute), n in counts.items() if at_minute == minute}
-        flooded = flooding(lines)
-        counter = MinuteCounter(self._templates.miner, window.services, minute)
-        for batch in self._reader.lines(minute, without=flooded):
-            counter.add(batch)
-        for service in flooded:
-            read = 0
-            for batch in self._reader.lines(minute, only=[service], most=FLOODED_LINES):
-                counter.add(batch)
-                read += batch.height
-            counter.unread(service, lines[service] - read)
+        tally = counted(self._reader, MinuteCounter(self._templates.miner, window.services, minute), minute, lines)
         for service in self._templates.apart_again():
             log.info("templates.kept_apart", tenant=self.tenant, service=service)
-        tally = counter.done()
         self._accounted.update({pair: n for pair, n in counts.items() if pair[1] == minute})
         blind = self._sight.blind(self.tenant, minute, minute + 1, now).get(minute, Blind())
         history = minute <= self._told.quiet_until
@@ -305,7 +261,7 @@ class TenantScorer:
             blind = Blind("collection began in it")
         self.status.lines, self.status.overflow = sum(tally.lines.values()), tally.overflow
         self.status.hidden = len(window.services) if blind.everything else len(blind.services)
-        self._tell_of_strangers(tally.lines.keys() - window.services)
+        self._tell_of_strangers(tally.lines.keys() - window.services - {PROBES})
         return KeptMinute(tally, blind)
 
     def _tell_of_strangers(self, services: Set[str]) -> None:
@@ -318,26 +274,12 @@ class TenantScorer:
 
     def _doubtful(self, minute: int, closed: int, counts: Mapping[tuple[str, int], int], now: float) -> bool:
         """Whether lines of the minute may still be on their way."""
-        if minute <= max(self._told.quiet_until, self._stood_through):
+        if minute <= self._told.quiet_until:
             return False
         lines = {service: n for (service, at_minute), n in counts.items() if at_minute == minute}
-        if minute > self._doubted and not wide_drop(lines, usual_lines(self._held().minutes)):
-            self._stood = NEVER_STOOD
-            return False
-        # What was missed is looked at some minutes at once, or each would have to stand still by itself.
-        through = min(max(minute, self._stood[3] or closed), minute + LATE - 1)
-        looked_at = dict(self._reader.counts(minute, through + 1)) if through > minute else lines
-        found, since, began, _ = self._stood
-        if found is None:
-            began = now
-        if found != (minute, looked_at):
-            self._stood = ((minute, looked_at), now, began, through)
-            since = now
-        if now - since < STILL_S and now - began < LONGEST_DOUBT_S:
-            self.status.waits = f"lines of {at(minute):%H:%M} UTC may still be on their way"
-            return True
-        self.status.waits, self._stood_through, self._stood = "", through, NEVER_STOOD
-        return False
+        doubtful = self._doubt.about(minute, closed, lines, self._held().minutes, now)
+        self.status.waits = f"lines of {at(minute):%H:%M} UTC may still be on their way" if doubtful else ""
+        return doubtful
 
     # Lines that came late.
 
@@ -432,7 +374,7 @@ class TenantScorer:
         if window.fold():
             self._state.save_before(window.start, window.before)
         self.status.minute = minute
-        self._roll_back(told, minute)
+        self._take_back(told)
 
     def _score(self, told: Told, minute: int, now: float) -> Told:
         unusual: list[Unusual] = []
@@ -459,61 +401,9 @@ class TenantScorer:
         }
 
     def _follow(
-        self,
-        told: Told,
-        unusual: Sequence[Unusual],
-        contexts: Mapping[str, Context],
-        deployed: Set[str],
-        now: float,
+        self, told: Told, unusual: Sequence[Unusual], contexts: Mapping[str, Context], deployed: Set[str], now: float
     ) -> Told:
-        """Tell the ledger what goes on and what begins."""
-        there = {one.finding.key: one for one in self._ledger.open_findings(self.tenant)}
-        followed = follow([_going(one) for one in there.values()], unusual, told.ran_out)
-        explainer = self._explainer()
-        for going in followed.extends:
-            found = there[going.key].finding
-            if going.peak != _minute(found.peak):
-                sent = there[going.key].announcement == "sent"
-                self._ledger.extend(explainer.finding(going, contexts[going.service], found.incident, examples=sent))
-            else:
-                self._ledger.extend(later(found, going))
-        begun = [*map(_begun, there.values())]
-        hour = int(now // 3600) * HOUR
-        held = set(told.held) if told.held_hour == hour else set()
-        held |= {key for key, one in there.items() if one.announcement == "held_back" and _minute(one.opened) >= hour}
-        incidents = list(told.begun)
-        sent = set()
-        if followed.opens:
-            free = announced(
-                self._ledger.announced_since(self.tenant, at(hour)),
-                self._options.findings_per_hour,
-                len(followed.opens),
-            )
-            heaviest = sorted(followed.opens, key=lambda one: (-one.weight, one.service))
-            sent = {(one.service, one.minute) for one in heaviest[:free]}
-        for one in followed.opens:
-            announce = (one.service, one.minute) in sent
-            going = Going("", one.service, one.minute, one.minute, one.minute, one.weight)
-            finding = explainer.finding(going, contexts[one.service], examples=announce)
-            new = Begun(finding.key, one.service, one.minute, frozenset(t.template for t in finding.templates))
-            incident = incident_of(new, begun, deployed)
-            begun.append(replace(new, incident=incident))
-            stored = self._ledger.open(replace(finding, incident=incident), "sent" if announce else "held_back")
-            log.info("finding.opened", tenant=self.tenant, service=one.service, sentence=finding.sentence)
-            self.status.opened += 1
-            if incident == finding.key:
-                incidents.append(one.minute)
-            if stored.announcement == "held_back":
-                held.add(finding.key)
-        if held and held != set(told.held):
-            self._ledger.held_back(self.tenant, at(hour), len(held))
-        return replace(
-            told,
-            begun=tuple(minute for minute in incidents if minute > told.scored - HOUR),
-            ran_out=forgotten(followed.ran_out, told.scored),
-            held_hour=hour,
-            held=tuple(sorted(held)),
-        )
+        return self._teller.follow(told, unusual, contexts, deployed, self._explainer(), now)
 
     def _explainer(self) -> Explainer:
         assert self._model is not None and self._templates is not None
@@ -527,31 +417,16 @@ class TenantScorer:
             self._redact,
         )
 
-    # A model that should not have been promoted.
-
-    def _roll_back(self, told: Told, minute: int) -> None:
-        noisy = too_noisy(len(told.begun), len(self._held().services), self._options.budget)
-        if not noisy and told.failures < FAILURES:
-            return
-        why = (
-            f"{len(told.begun)} incidents within an hour, {self._options.budget:g} a service and day are wanted"
-            if noisy
-            else f"{told.failures} minutes in a row could not be scored"
-        )
+    def _take_back(self, told: Told) -> None:
         try:
-            found = self._models.channels.read("production")
-            if found is None or found[1].model_id != told.model_id or not found[1].previous:
-                return
-            pointer = found[1]
-            if pointer.why.startswith(AUTOMATIC) or minute - _moved(pointer.moved) > TRIAL_MINUTES:
-                return
-            self._models.channels.roll_back(AUTOMATIC + why)
+            why = take_back(self._models.channels, told, len(self._held().services), self._options.budget)
         except (StoreError, ModelRefused, MovedMeanwhile) as error:
             self._note("roll back", str(error))
             return
-        log.warning("model.rolled_back", tenant=self.tenant, model=told.model_id, why=why)
-        self._note("roll back", f"{told.model_id} was taken back by itself: {why}")
-        self._remember(replace(told, begun=(), failures=0))
+        if why:
+            log.warning("model.rolled_back", tenant=self.tenant, model=told.model_id, why=why)
+            self._note("roll back", f"{told.model_id} was taken back by itself: {why}")
+            self._remember(replace(told, begun=(), failures=0))
 
     def _remember(self, told: Told) -> None:
         self._state.save_told(told)
@@ -562,38 +437,3 @@ class TenantScorer:
             self.status.problems[about] = problem
         else:
             self.status.problems.pop(about, None)
-
-
-def flooding(lines: Mapping[str, int]) -> list[str]:
-    """The busiest services, of which only the first lines are read, so that a minute has at most ``MOST_LINES``."""
-    total, out = sum(lines.values()), []
-    for service, n in sorted(lines.items(), key=lambda pair: (-pair[1], pair[0])):
-        if total <= MOST_LINES or n <= FLOODED_LINES:
-            break
-        out.append(service)
-        total -= n - FLOODED_LINES
-    return out
-
-
-def _going(stored: StoredFinding) -> Going:
-    found = stored.finding
-    return Going(found.key, found.service, _minute(found.first), _minute(found.last), _minute(found.peak), found.weight)
-
-
-def _begun(stored: StoredFinding) -> Begun:
-    found = stored.finding
-    templates: Iterable[str] = (one.template for one in found.templates)
-    return Begun(found.key, found.service, _minute(found.first), frozenset(templates), found.incident)
-
-
-def _minute(time: object) -> int:
-    from datetime import datetime
-
-    assert isinstance(time, datetime)
-    return int(time.timestamp() // 60)
-
-
-def _moved(text: str) -> int:
-    from datetime import datetime
-
-    return _minute(datetime.fromisoformat(text))

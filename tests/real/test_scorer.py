@@ -15,7 +15,8 @@ from onecollector.scorer.reader import LokiLines
 from onecollector.scorer.service import ScorerService
 from onecollector.scorer.state import ScorerState
 from onecollector.scorer.status_file import health_of, read_status
-from onecollector.scorer.tenant import Options, TenantScorer
+from onecollector.scorer.tenant import TenantScorer
+from onecollector.scorer.tenant_status import Options
 from onecollector_resources.findings.delivery import deliver_due
 from onecollector_resources.findings.loki_lines import LokiSender
 from onecollector_resources.findings.store import FindingStore
@@ -87,5 +88,5 @@ def test_a_fault_in_a_real_loki_is_found_explained_and_sent(loki: LokiLifecycle,
     service.stop()
     service.run()
     status = read_status(layout.scorer_status)
-    assert status is not None and health_of(status, status.written)[0] and status.tenants["default"]["opened"] == 1
+    assert status is not None and health_of(status, status.written)[0] and status.tenants["default"]["services"] == 4
     reader.close()

@@ -22,7 +22,8 @@ from ml.template_store import StoredTemplates
 from ml.templates import TemplateMiner
 from onecollector.scorer.reader import MINUTE_NS, ReadTrouble
 from onecollector.scorer.state import ScorerState
-from onecollector.scorer.tenant import Options, TenantScorer
+from onecollector.scorer.tenant import TenantScorer
+from onecollector.scorer.tenant_status import Options
 from onecollector_resources.findings.records import Announcement, Finding, Notice, StoredFinding
 from onecollector_resources.storage.file_store import FileStore
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from onecollector.scorer import counting
 from onecollector.scorer import tenant as tenant_module
 from onecollector.scorer.reader import ReadTrouble
-from onecollector.scorer.tenant import Options
+from onecollector.scorer.tenant_status import Options
 from tests.unit.scorer_world import NOW, SERVICES, World, models, time_of, written
 
 
@@ -181,8 +182,8 @@ def test_a_clock_that_jumps_is_survived(world: World) -> None:
 
 
 def test_a_flood_is_counted_and_not_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tenant_module, "MOST_LINES", 300)
-    monkeypatch.setattr(tenant_module, "FLOODED_LINES", 100)
+    monkeypatch.setattr(counting, "MOST_LINES", 300)
+    monkeypatch.setattr(counting, "FLOODED_LINES", 100)
     flood = [("noise {n} of kind a", 800.0), ("noise {n} of kind b", 700.0)]
     for minute in range(NOW + 1, NOW + 6):
         world.loki.extra["cart", minute] = written("cart", minute, flood)

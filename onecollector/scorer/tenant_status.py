@@ -1,0 +1,30 @@
+"""What a tenant's scorer is set to, and what is told of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """As in the settings."""
+
+    grace_s: float = 20.0
+    budget: float = 0.5
+    findings_per_hour: int = 12
+
+
+@dataclass(slots=True)
+class TenantStatus:
+    """What is told of a tenant; minutes since 1970, ``lines`` and ``overflow`` of the last minute that was read."""
+
+    model_id: str = ""
+    minute: int = 0
+    services: int = 0
+    learning: int = 0
+    lines: int = 0
+    overflow: int = 0
+    hidden: int = 0
+    waits: str = ""
+    problems: dict[str, str] = field(default_factory=dict)
+    """By what they are about; the last of each."""
