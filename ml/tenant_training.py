@@ -50,8 +50,8 @@ class TrainingPlan:
 
     ``merged`` resolves ids of templates that others have taken in, by service; ``set_aside`` are minutes of confirmed
     findings, which nothing is to be learned from, ``dismissed`` those of findings that are normal at ``budget`` findings a day
-    and service. Services with fewer than ``learning_days`` observed days are learning:
-    only new errors count there.
+    and service. Services with fewer than ``learning_days`` observed days are learning: only new errors count there. Nothing
+    is learned of services that are ``left_out``.
     """
 
     tenant: str
@@ -63,11 +63,13 @@ class TrainingPlan:
     learning_days: float = LEARNING_DAYS
     dismissed: Mapping[str, Ranges] = field(default_factory=dict)
     budget: float = DEFAULT_BUDGET
+    left_out: frozenset[str] = frozenset()
 
     @property
     def services(self) -> tuple[str, ...]:
-        """All that wrote a line in that time; lines without a service are nobody's."""
-        return tuple(sorted({service for day in self.days for service in day.services if service}))
+        """All that wrote a line in that time and are not left out; lines without a service are nobody's."""
+        wrote = {service for day in self.days for service in day.services if service}
+        return tuple(sorted(wrote - self.left_out))
 
     def until(self, end: int) -> TrainingPlan:
         """The same up to an earlier minute."""

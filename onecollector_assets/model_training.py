@@ -33,12 +33,16 @@ from onecollector_assets.lost_lines import lost_minutes, without_lost
 from onecollector_assets.model_subjects import subjects_of
 from onecollector_assets.tallying import NothingToLearn, exported_days, keep_tallies
 from onecollector_assets.template_counts import model_store
+from onecollector_resources.collector.probe import SERVICE as PROBE_SERVICE
 from onecollector_resources.findings.opening import finding_store
-from onecollector_resources.findings.records import Judged
+from onecollector_resources.findings.records import FINDINGS_SERVICE, Judged
 from onecollector_resources.settings import Settings
 from onecollector_resources.storage.objects import ObjectStore, as_url, open_store
 
 LIBRARIES = ("numpy", "polars", "pyarrow", "scikit-learn", "onecollector")
+
+OURS = frozenset({FINDINGS_SERVICE, PROBE_SERVICE})
+"""Services whose lines we write ourselves: nothing is usual or unusual of them."""
 
 Tell = Callable[[str], None]
 
@@ -193,6 +197,7 @@ def plan_of(
         settings.models.learning_days,
         {service: tuple(sorted(ranges)) for service, ranges in minutes["dismissed"].items()},
         settings.models.alert_budget,
+        OURS,
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from ml.tally_store import Coverage, TalliedDay, day_start_minute
+from ml.tally_store import Coverage, TalliedDay, TallyFile, day_start_minute
+from ml.template_store import StoredTemplates
 from ml.tenant_training import TrainingPlan
 from onecollector_assets.lost_lines import lost_minutes, without_lost
+from onecollector_assets.model_training import plan_of
 from onecollector_resources.records import Gap
 from onecollector_resources.registry.store import LogSourceRegistry
 from onecollector_resources.settings import Settings
@@ -42,3 +44,11 @@ def test_minutes_of_lost_lines_are_unobserved(tmp_path: Path) -> None:
     # Whole minutes, of this day and tenant alone, beside what the export knew to be missing.
     assert ranges == ((0, 4), (60, 63), (90, 95))
     assert plan.unobserved("mailer") == ()
+
+
+def test_of_our_own_lines_nothing_is_learned(tmp_path: Path) -> None:
+    first = day_start_minute(DAY)
+    wrote = ("", "onecollector-findings", "onecollector-probe", "web")
+    day = TalliedDay(DAY, "lines", (TallyFile("key", 0, 1, "0" * 64, wrote, (1,) * len(wrote)),), Coverage())
+    plan = plan_of(Settings(state_dir=tmp_path), "default", [day], StoredTemplates(), ())
+    assert (plan.start, plan.services) == (first, ("web",))
