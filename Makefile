@@ -43,7 +43,7 @@ postgresql:
 test: lint postgresql
 	@$(BIN)/onecollector install
 	@# Real parts make tests wait more than work: two at a time take little more than half as long.
-	@$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: setup postgresql
 	@$(BIN)/onecollector install

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -39,8 +40,13 @@ def test_a_finding_is_one_line_in_its_tenant_however_often_it_is_sent(loki: Loki
     for _ in range(2):
         assert deliver_due(store, [sender], datetime.now(UTC)) == 1
     sender.send(opened)
-    wait_until("both lines are there", lambda: len(lines_of(loki, FINDINGS_SERVICE)) >= 2, 30, 0.2)
-    lines = [orjson.loads(line) for line in lines_of(loki, FINDINGS_SERVICE)]
+
+    def told() -> list[Any]:
+        # Other tests find things in this Loki, too.
+        return [one for one in map(orjson.loads, lines_of(loki, FINDINGS_SERVICE)) if one["service"] == "payments"]
+
+    wait_until("both lines are there", lambda: len(told()) >= 2, 30, 0.2)
+    lines = told()
     assert [(line["kind"], line["finding"], line["message"]) for line in lines] == [
         ("opened", 1, "412 lines of a new error, expected 0"),
         ("closed", 1, "412 lines of a new error, expected 0"),

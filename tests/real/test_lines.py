@@ -191,7 +191,9 @@ def test_a_container_that_came_and_went_while_the_agent_hung_is_collected(machin
             stack.run("echo nobody saw me", service=service, remove=True)
 
         def gone() -> bool:
-            return not stack.docker.containers.list(all=True, filters={"label": f"onecollector.io/service={service}"})
+            return not stack.docker.containers.list(
+                all=True, filters={"label": f"onecollector.io/service={service}"}, ignore_removed=True
+            )
 
         wait_until("the container to be gone", gone, 10)
     finally:

@@ -80,7 +80,9 @@ def test_a_fault_in_a_real_loki_is_found_explained_and_sent(loki: LokiLifecycle,
     assert len(asked) == sum(len(written("cart", m, [("x", 6.0)], True)) for m in range(NOW + 2, NOW + 8))
     assert all("declined" in line for line in asked)
     assert deliver_due(store, [LokiSender(lambda tenant: replace(access, tenant=tenant))], time_of(NOW + 10**6)) == 1
-    told = json.loads(reader.examples('{service_name="onecollector-findings"}', at + HISTORY, at + HISTORY + 9, 5)[0])
+    told = json.loads(
+        reader.examples('{service_name="onecollector-findings"} | service="cart"', at + HISTORY, at + HISTORY + 9, 5)[0]
+    )
     assert told["message"].startswith("cart wrote ") and told["finding"] == stored.number
     # What it wrote itself is not read.
     assert all(service in SERVICES for service, _ in reader.counts(at, at + HISTORY + 9))
