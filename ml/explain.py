@@ -147,12 +147,12 @@ def sentence(service: str, signal: str, minutes: int, observed: float, expected:
     """What happened, in words."""
     span = "one minute" if minutes == 1 else f"{minutes} minutes"
     top = moved[0] if moved else None
-    counts = f"{_n(top.observed)} lines in {span}, {_n(top.expected)} expected" if top else ""
+    counts = f"{_lines(top.observed)} in {span}, {_n(top.expected)} expected" if top else ""
     said = {
-        "total_up": f"wrote {_n(observed)} lines in {span}, {_n(expected)} expected",
-        "total_down": f"wrote {_n(observed)} lines in {span}, {_n(expected)} expected",
-        "sustained_up": f"has written more than usual for {span}: {_n(observed)} lines, {_n(expected)} expected",
-        "new_errors": f"wrote {_n(observed)} lines of errors in {span} that it had not written before",
+        "total_up": f"wrote {_lines(observed)} in {span}, {_n(expected)} expected",
+        "total_down": f"wrote {_lines(observed)} in {span}, {_n(expected)} expected",
+        "sustained_up": f"has written more than usual for {span}: {_lines(observed)}, {_n(expected)} expected",
+        "new_errors": f"wrote {_lines(observed)} of errors in {span} that it had not written before",
         "mix": f"wrote a different mixture of lines in {span}: most of all {_quote(top)}, {counts}",
         "errors_up": f"wrote more errors than usual: {_quote(top)}, {counts}",
         "template_up": f"wrote one template more than usual: {_quote(top)}, {counts}",
@@ -290,6 +290,10 @@ def _sum(values: NDArray, minutes: int) -> float:
 
 def _quote(moved: Moved | None) -> str:
     return f"“{moved.text[:120]}”" if moved else "no single template"
+
+
+def _lines(number: float) -> str:
+    return f"{_n(number)} {'line' if _n(number) == '1' else 'lines'}"
 
 
 def _n(number: float) -> str:

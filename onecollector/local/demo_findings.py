@@ -223,7 +223,10 @@ def learned(out: Console, command: str) -> bool:
 
 def cli(*args: str) -> subprocess.CompletedProcess[str]:
     """One command on the demo's stack."""
-    command = [sys.executable, "-m", "onecollector.cli.main", *args]
+    # As its own program where there is one: then the commands that it names work as pasted.
+    beside = Path(sys.executable).with_name("onecollector")
+    program = [str(Path(os.path.relpath(beside)))] if beside.exists() else [sys.executable, "-m", "onecollector.cli.main"]
+    command = [*program, *args]
     return subprocess.run(command, text=True, capture_output=True, timeout=600)
 
 

@@ -84,7 +84,8 @@ def rows(stored: StoredFinding, told: Told) -> list[Row]:
 
 def moved(template: MovedTemplate, found: Finding) -> str:
     """``"connection to <V> refused"  412 lines, expected 0  (new, first seen 14:02:11)``."""
-    unit = "ms" if found.signal == "latency_up" else "lines"
+    one = count(template.observed) == "1"
+    unit = "ms" if found.signal == "latency_up" else "line" if one else "lines"
     counts = f"{count(template.observed)} {unit}, expected {count(template.expected)}"
     return f"“{template.text}”  {counts}{_change(template, found)}"
 
