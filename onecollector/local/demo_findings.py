@@ -225,7 +225,9 @@ def cli(*args: str) -> subprocess.CompletedProcess[str]:
     """One command on the demo's stack."""
     # As its own program where there is one: then the commands that it names work as pasted.
     beside = Path(sys.executable).with_name("onecollector")
-    program = [str(Path(os.path.relpath(beside)))] if beside.exists() else [sys.executable, "-m", "onecollector.cli.main"]
+    program = (
+        [str(Path(os.path.relpath(beside)))] if beside.exists() else [sys.executable, "-m", "onecollector.cli.main"]
+    )
     command = [*program, *args]
     return subprocess.run(command, text=True, capture_output=True, timeout=600)
 
