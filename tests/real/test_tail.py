@@ -123,7 +123,11 @@ def command(loki: LokiLifecycle, tmp_path: Path) -> Iterator[subprocess.Popen[st
     (tmp_path / "onecollector.yaml").write_text(f"loki: {{url: {loki.url}}}\nstate_dir: {tmp_path}/state\n")
     env = {**os.environ, "ONECOLLECTOR_CONFIG": str(tmp_path / "onecollector.yaml")}
     arguments = [sys.executable, "-m", "onecollector.cli.main", "tail", '{service_name="typed"}', "--output", "jsonl"]
+
+    # Tests that run in the background have Ctrl-C ignored, which a process hands on; a handler it does not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     running = subprocess.Popen(arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     try:
         yield running
     finally:
