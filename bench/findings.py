@@ -16,11 +16,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +40,7 @@ from ml.template_store import StoredTemplates
 from ml.templates import TemplateMiner
 from ml.tenant_training import SHARD_SERVICES
 from onecollector.local.ports import any_free_port
+from onecollector.local.webhook import webhook
 from onecollector_resources.layout import StateLayout
 from onecollector_resources.runtime import Runtime, save_runtime
 from onecollector_resources.storage.file_store import FileStore
@@ -115,37 +113,6 @@ def keep_model(store: ModelStore, services: list[str]) -> None:
     learned = Learned(today, today, DAYS * DAY * len(services), 0.0, {}, {})
     made = store.write(arrays, names, facts, {"gates": [], "passed": True}, learned, "", templates)
     store.channels.promote(made.model_id, "bench")
-
-
-@dataclass
-class Sink:
-    """Where messages arrive, and when."""
-
-    url: str = ""
-    seen: list[tuple[float, Mapping[str, Any]]] = field(default_factory=list)
-
-
-@contextmanager
-def sink() -> Iterator[Sink]:
-    """A webhook on a free port."""
-    made = Sink()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            made.seen.append((time.time(), orjson.loads(self.rfile.read(int(self.headers["Content-Length"])))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    made.url = f"http://127.0.0.1:{server.server_port}/hook"
-    try:
-        yield made
-    finally:
-        server.shutdown()
 
 
 class Writer(threading.Thread):
@@ -247,7 +214,7 @@ def main() -> None:
     quick = options.parse_args().quick
     services = [f"service-{number:03}" for number in range(50 if quick else 500)]
     faults = 1 if quick else 3
-    with tempfile.TemporaryDirectory() as name, private_loki() as loki, sink() as hook:
+    with tempfile.TemporaryDirectory() as name, private_loki() as loki, webhook() as (hook, seen):
         folder = Path(name)
         store = ModelStore(FileStore(folder / "s" / "models", create=True), "default")
         keep_model(store, services)
@@ -256,7 +223,7 @@ def main() -> None:
         writer = Writer(loki.url, services)
         writer.start()
         began_lines, began = 0, time.time()
-        process, layout = started(folder, loki.url, hook.url)
+        process, layout = started(folder, loki.url, hook)
         try:
             told = wait_until("status", lambda: _status(layout), 120, 0.5)
             resident = psutil.Process(process.pid)
@@ -290,7 +257,7 @@ def main() -> None:
                 f"writer at most {writer.late_s:.1f} s late",
                 time.time() - began,
             )
-    opened = [(when, body) for when, body in hook.seen if body["kind"] == "opened"]
+    opened = [(when, body) for when, body in seen if body["kind"] == "opened"]
     delays = [when - datetime.fromisoformat(body["first"]).timestamp() - 60 for when, body in opened]
     found = {body["service"] for _, body in opened}
     assert found >= set(writer.faulty), f"found {found}, faulty {set(writer.faulty)}"

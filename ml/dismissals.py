@@ -75,11 +75,11 @@ def _raised(part: Shard, raised: Floats, frame: Frame, limit: float, most: float
     """
     more = raised.copy()
     for _ in range(ROUNDS):
-        now = _lowered(part, more)
-        over = excess(now, frame, limit)
+        scores = detectors.score(_lowered(part, more), [frame])
+        over = float(scores.weight.max()) - limit
         if over < 0:
             return more
-        more[detectors.score(now, [frame]).digits[:, 0].max(0) >= limit] += over + MARGIN
+        more[scores.digits[:, 0].max(0) >= limit] += over + MARGIN
         if more.max() > most:
             return raised
     return raised

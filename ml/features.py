@@ -231,7 +231,6 @@ def frame_of(
     the range are counted and left out. ``sightings`` is what was seen before ``start``; without it every template of the first
     day counts as known. ``unobserved`` are half-open ranges of minutes.
     """
-
     table = _whole(table)
     inside = within(table, start, end)
     made = _frame(service, Minute.of_table(inside), vocabulary, start, end - start, sightings)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ml.drain import EVIDENCE
 from ml.masking import lightly_masked, masked, settled, without_escapes
@@ -33,6 +33,15 @@ class Tuning:
 
     masks: tuple[str, ...] = ()
     evidence: float = EVIDENCE
+
+
+class Tuned(Protocol):
+    """A service's tuning as settings have it."""
+
+    @property
+    def masks(self) -> tuple[str, ...]: ...
+    @property
+    def evidence(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,3 +286,8 @@ def _living(
         for s, number in zip(of_pair[first].tolist(), known.tolist(), strict=True)
     ]
     return np.array(now, np.int64)[where]
+
+
+def tuned_miner(services: Mapping[str, Tuned]) -> TemplateMiner:
+    """An empty miner with each service's tuning."""
+    return TemplateMiner(tuning={name: Tuning(one.masks, one.evidence) for name, one in services.items()})

@@ -15,9 +15,9 @@ import dagster as dg
 from ml.gate_limits import GATES, WARNS
 from onecollector_assets.presentation import markdown_table
 from onecollector_assets.tallies import minute_tallies
-from onecollector_assets.template_counts import model_store
 from onecollector_resources.dagster_resources import OneCollectorResource
 from onecollector_resources.settings import SettingsError, load_settings
+from onecollector_resources.storage.opening import model_store
 
 if TYPE_CHECKING:
     from onecollector_assets.model_training import Trained

@@ -21,7 +21,7 @@ MOST_GAPS = 100_000
 def lost_minutes(settings: Settings, tenant: str, since: date) -> dict[str, Ranges]:
     """Minutes since 1970 by service, from the registry; none where no registry was made yet. Raises RegistryError."""
     registry = LogSourceRegistry(settings.registry_url)
-    if registry.path is not None and not registry.path.exists():
+    if not registry.made:
         return {}
     try:
         midnight = datetime(since.year, since.month, since.day, tzinfo=UTC)

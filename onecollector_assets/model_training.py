@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
-from typing import Protocol
 
 from ml.detectors import Shard, fit_service, join
 from ml.evaluation.harness import MODEL
@@ -32,33 +31,25 @@ from ml.tenant_training import FittedGroup, TrainingPlan, fit_groups, learnt_ser
 from onecollector_assets.lost_lines import lost_minutes, without_lost
 from onecollector_assets.model_subjects import subjects_of
 from onecollector_assets.tallying import NothingToLearn, exported_days, keep_tallies
-from onecollector_assets.template_counts import model_store
-from onecollector_resources.collector.probe import SERVICE as PROBE_SERVICE
+from onecollector_resources.discovery.links_model import PROBES
 from onecollector_resources.findings.opening import finding_store
 from onecollector_resources.findings.records import FINDINGS_SERVICE, Judged
 from onecollector_resources.settings import Settings
-from onecollector_resources.storage.objects import ObjectStore, as_url, open_store
+from onecollector_resources.storage.objects import ObjectStore
+from onecollector_resources.storage.opening import model_store
 
 LIBRARIES = ("numpy", "polars", "pyarrow", "scikit-learn", "onecollector")
 
-OURS = frozenset({FINDINGS_SERVICE, PROBE_SERVICE})
+OURS = frozenset({FINDINGS_SERVICE, PROBES})
 """Services whose lines we write ourselves: nothing is usual or unusual of them."""
 
 Tell = Callable[[str], None]
 
 
-class JudgedFindings(Protocol):
-    """Where people's judgements of findings are kept."""
-
-    def judged(self, tenant: str, since_minute: int) -> Sequence[Judged]:
-        """Findings that somebody confirmed or dismissed, from a minute since 1970 on."""
-        ...
-
-
 def judged_findings(settings: Settings, tenant: str, since_minute: int) -> Sequence[Judged]:
     """What people said of findings, out of the registry; nothing where no registry was made yet. Raises RegistryError."""
     store = finding_store(settings)
-    if store.database.path is not None and not store.database.path.exists():
+    if not store.database.made:
         return ()
     try:
         return store.judged(tenant, since_minute)
@@ -89,19 +80,14 @@ def train_tenant(
     tenant: str,
     last_day: date | None = None,
     *,
-    judged: JudgedFindings | None = None,
     tell: Tell = lambda text: None,
 ) -> Trained:
-    """Tally what is not tallied yet, fit, examine, keep as the candidate. Raises NothingToLearn and what reading raises.
-
-    Without ``judged`` the registry says what people judged.
-    """
+    """Tally what is not tallied yet, fit, examine, keep as the candidate. Raises NothingToLearn and what reading raises."""
     last = last_day or newest_day(settings, tenant)
     days, lines = tallied_days(settings, store, tenant, last, tell)
     days = without_lost(days, lost_minutes(settings, tenant, days[0].day))
     templates = TemplateStore(store, tenant).load()
-    since = day_start_minute(days[0].day)
-    findings = judged.judged(tenant, since) if judged else judged_findings(settings, tenant, since)
+    findings = judged_findings(settings, tenant, day_start_minute(days[0].day))
     plan = plan_of(settings, tenant, days, templates, findings)
     fitted = []
     for group in fit_groups(opener_of(settings), plan, settings.models.train_workers):
@@ -252,6 +238,4 @@ def artefact_of(fitted: Sequence[FittedGroup], shard: Shard) -> Artefact:
 
 def opener_of(settings: Settings) -> Callable[[], ObjectStore]:
     """Opens the model store, in this process or another."""
-    url = as_url(settings.models.url or str(settings.layout.models))
-    access = settings.models.s3 or settings.export.s3 or settings.loki.s3
-    return partial(open_store, url, access, create=True)
+    return partial(model_store, settings)

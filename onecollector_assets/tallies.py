@@ -9,9 +9,9 @@ from datetime import date
 import dagster as dg
 
 from onecollector_assets.presentation import markdown_table
-from onecollector_assets.template_counts import model_store
 from onecollector_assets.templates import DAYS, log_templates
 from onecollector_resources.dagster_resources import OneCollectorResource
+from onecollector_resources.storage.opening import model_store
 
 KNOWN = "hours_are_known"
 

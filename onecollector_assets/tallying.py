@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from onecollector_assets.template_counts import count_and_keep, day_start_ns, exported_day, tuned_miner
+from onecollector_assets.template_counts import count_and_keep, day_start_ns, exported_day
 from onecollector_resources.exports.partitions import HOUR_NS, Manifest
 from onecollector_resources.settings import Settings
 from onecollector_resources.storage.objects import ObjectStore, as_url, open_store
@@ -78,7 +78,9 @@ def keep_tallies(
 
 def filled_miner(settings: Settings, state: StoredTemplates) -> TemplateMiner:
     """A miner that knows what is known."""
-    miner = tuned_miner(settings)
+    from ml.templates import tuned_miner
+
+    miner = tuned_miner(settings.models.services)
     state.fill(miner)
     return miner
 

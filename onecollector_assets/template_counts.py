@@ -14,19 +14,12 @@ if TYPE_CHECKING:
 
     from ml.template_days import DayCounter
     from ml.template_store import StoredTemplates, TemplateStore
-    from ml.templates import TemplateMiner
     from onecollector_resources.exports.dataset import ExportDataset
 
 DAY_NS = 86_400 * 10**9
 
 ATTEMPTS = 3
 """How often a day is counted because another run kept what it learned meanwhile."""
-
-
-def model_store(settings: Settings) -> ObjectStore:
-    """Where templates and models are kept. Raises StoreError."""
-    url = as_url(settings.models.url or str(settings.layout.models))
-    return open_store(url, settings.models.s3 or settings.export.s3 or settings.loki.s3, create=True)
 
 
 def exported_day(settings: Settings, tenant: str, day: date) -> ExportDataset:
@@ -44,22 +37,14 @@ def day_start_ns(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 10**9
 
 
-def tuned_miner(settings: Settings) -> TemplateMiner:
-    """An empty miner with each service's tuning."""
-    from ml.templates import TemplateMiner, Tuning
-
-    return TemplateMiner(
-        tuning={name: Tuning(one.masks, one.evidence) for name, one in settings.models.services.items()}
-    )
-
-
 def count_day(settings: Settings, state: StoredTemplates, dataset: ExportDataset, day: date) -> DayCounter:
     """Count a day's exported lines. Raises StoreError, DatasetError."""
     import polars as pl
 
     from ml.template_days import DayCounter
+    from ml.templates import tuned_miner
 
-    miner = tuned_miner(settings)
+    miner = tuned_miner(settings.models.services)
     state.fill(miner)
     counter = DayCounter(miner, day_start_ns(day))
     for manifest, table in dataset.tables(["timestamp", "line", "severity"]):

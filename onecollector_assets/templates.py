@@ -16,8 +16,9 @@ import dagster as dg
 
 from onecollector_assets.presentation import markdown_table
 from onecollector_assets.start_dates import start_date
-from onecollector_assets.template_counts import CountedDay, count_and_keep, day_start_ns, model_store
+from onecollector_assets.template_counts import CountedDay, count_and_keep, day_start_ns
 from onecollector_resources.dagster_resources import OneCollectorResource
+from onecollector_resources.storage.opening import model_store
 
 FEW_OVERFLOW = 0.01
 """Share of a day's lines without a template of their own that is still well."""

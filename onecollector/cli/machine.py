@@ -311,9 +311,10 @@ def demo(
 
     Example: onecollector demo
     """
-    from onecollector.local import demo, demo_findings
     from onecollector_resources.settings import load_settings
 
-    run_demo = demo_findings.run_demo if findings else demo.run_demo
-
+    if findings:
+        from onecollector.local.demo_findings import run_demo
+    else:
+        from onecollector.local.demo import run_demo
     raise typer.Exit(run_demo(load_settings(), command_name()))

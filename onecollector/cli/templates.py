@@ -162,8 +162,8 @@ def diff(
 
 def _opened(day: str | None, tenant: str) -> tuple[date, Settings, TemplateStore]:
     from ml.template_store import TemplateStore
-    from onecollector_assets.template_counts import model_store
     from onecollector_resources.settings import load_settings
+    from onecollector_resources.storage.opening import model_store
 
     settings = load_settings()
     kept = TemplateStore(model_store(settings), tenant)

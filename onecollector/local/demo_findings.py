@@ -14,9 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from onecollector.local.demo import poll, row
 from onecollector.local.engine import connect, import_demo_image
 from onecollector.local.stack import up
 from onecollector.local.supervisor import MARK
+from onecollector.local.webhook import webhook
 from onecollector_resources.findings.records import FINDINGS_SERVICE
 from onecollector_resources.findings.store import FindingStore
 from onecollector_resources.loki.access import LokiAccess
@@ -85,7 +84,7 @@ def run_demo(settings: Settings, command: str) -> int:
             return 1
         number = found[0].number
         row(out, "finding", f"number {number}, {time.time() - changed:.0f}s after the first other line")
-        at_webhook = poll(lambda: [body for body in list(seen) if body.get("number") == number], 30, 0.2)
+        at_webhook = poll(lambda: [body for _, body in list(seen) if body.get("number") == number], 30, 0.2)
         row(out, "webhook", f"{at_webhook[0]['sentence']}" if at_webhook else "NOT SEEN")
         in_loki = poll(lambda: line_in_loki(mine, loki_url, number), 30, 0.5)
         row(out, "in Loki", f'{{service_name="{FINDINGS_SERVICE}"}}  {in_loki}' if in_loki else "NOT SEEN")
@@ -97,28 +96,6 @@ def run_demo(settings: Settings, command: str) -> int:
         row(out, "Look", f"{prefix} findings list")
         row(out, "Stop", f"{prefix} down")
     return 0 if at_webhook and in_loki and shown.returncode == 0 else 1
-
-
-@contextmanager
-def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A receiver of messages on a free port: its address, and what it was sent."""
-    seen: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            seen.append(orjson.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/findings", seen
-    finally:
-        server.shutdown()
 
 
 def own_settings(settings: Settings, webhook_url: str) -> Settings:

@@ -10,7 +10,7 @@ import structlog
 
 from ml.model_store import ModelStore
 from ml.redaction import redacted
-from ml.templates import TemplateMiner, Tuning
+from ml.templates import tuned_miner
 from onecollector.scorer.reader import LokiLines
 from onecollector.scorer.service import ScorerService
 from onecollector.scorer.sight import RegistrySight
@@ -21,7 +21,8 @@ from onecollector_resources.findings.opening import finding_store, senders_of
 from onecollector_resources.registry.store import LogSourceRegistry, RegistryError
 from onecollector_resources.runtime import RuntimeMissing, load_runtime
 from onecollector_resources.settings import Settings, SettingsError, load_settings
-from onecollector_resources.storage.objects import StoreError, as_url, open_store
+from onecollector_resources.storage.objects import StoreError
+from onecollector_resources.storage.opening import model_store
 
 
 def service_of(settings: Settings, loki_url: str) -> ScorerService:
@@ -29,9 +30,7 @@ def service_of(settings: Settings, loki_url: str) -> ScorerService:
     models, layout = settings.models, settings.layout
     registry = LogSourceRegistry(settings.registry_url)
     registry.migrate()
-    objects = open_store(
-        as_url(models.url or str(layout.models)), models.s3 or settings.export.s3 or settings.loki.s3, create=True
-    )
+    objects = model_store(settings)
     ledger = finding_store(settings)
     options = Options(models.grace_s, models.alert_budget, models.findings_per_hour)
     scorers = [
@@ -43,19 +42,12 @@ def service_of(settings: Settings, loki_url: str) -> ScorerService:
             RegistrySight(registry),
             ScorerState(layout.scorer / "tenants" / tenant),
             options,
-            lambda: tuned_miner(settings),
+            lambda: tuned_miner(models.services),
             redacted,
         )
         for tenant in settings.tenants
     ]
     return ScorerService(layout, scorers, ledger, senders_of(settings, loki_url))
-
-
-def tuned_miner(settings: Settings) -> TemplateMiner:
-    """An empty miner with each service's tuning."""
-    return TemplateMiner(
-        tuning={name: Tuning(one.masks, one.evidence) for name, one in settings.models.services.items()}
-    )
 
 
 def main() -> int:

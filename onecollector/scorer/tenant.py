@@ -14,7 +14,7 @@ from datetime import timedelta
 import structlog
 
 from ml.coverage import nothing_came
-from ml.detectors import thresholds
+from ml.detectors import Shard, thresholds
 from ml.drift import Sightings
 from ml.following import Unusual
 from ml.live_window import LATE, Blind, KeptMinute, LiveWindow, rested
@@ -35,7 +35,7 @@ from onecollector.scorer.state import Damaged, ScorerState, Told
 from onecollector.scorer.taking_back import take_back
 from onecollector.scorer.telling import Teller
 from onecollector.scorer.tenant_status import Options, TenantStatus
-from onecollector_resources.collector.probe import SERVICE as PROBES
+from onecollector_resources.discovery.links_model import PROBES
 from onecollector_resources.findings.ledger import FindingLedger
 from onecollector_resources.findings.records import Notice
 from onecollector_resources.storage.objects import StoreError
@@ -77,6 +77,8 @@ class TenantScorer:
         self._model: Model | None = None
         self._window: LiveWindow | None = None
         self._templates: LiveTemplates | None = None
+        self._limits: Mapping[str, float] = {}
+        """Thresholds of the model's services."""
         self._told = Told("", 0)
         self._accounted: dict[tuple[str, int], int] = {}
         self._looked_back = 0
@@ -97,10 +99,10 @@ class TenantScorer:
             self._look_back(now)
             return False
         minute = self._told.scored + 1
-        counts = self._reader.counts(minute, minute + 1)
-        if self._doubtful(minute, closed, counts, now):
+        lines = {service: n for (service, _), n in self._reader.counts(minute, minute + 1).items()}
+        if self._doubtful(minute, closed, lines, now):
             return False
-        kept = self._read(minute, counts, now)
+        kept = self._read(minute, lines, now)
         assert self._templates is not None
         if (table := self._templates.changed()) is not None:
             self._state.save_templates(table)
@@ -141,6 +143,8 @@ class TenantScorer:
             self._start(model, closed)
         elif model is not self._model:
             self._adopt(model)
+        if model is not self._model:
+            self._limits = limits_of(self._held().shards, self._options.budget)
         self._model, self.status.model_id = model, model.model_id
         self.status.services = len(self._held().services)
         return True
@@ -243,15 +247,14 @@ class TenantScorer:
 
     # A minute's lines.
 
-    def _read(self, minute: int, counts: Mapping[tuple[str, int], int], now: float) -> KeptMinute:
-        """Raises ReadTrouble."""
+    def _read(self, minute: int, lines: Mapping[str, int], now: float) -> KeptMinute:
+        """Of each service there are about so many ``lines``. Raises ReadTrouble."""
         window = self._held()
         assert self._templates is not None
-        lines = {service: n for (service, at_minute), n in counts.items() if at_minute == minute}
         tally = counted(self._reader, MinuteCounter(self._templates.miner, window.services, minute), minute, lines)
         for service in self._templates.apart_again():
             log.info("templates.kept_apart", tenant=self.tenant, service=service)
-        self._accounted.update({pair: n for pair, n in counts.items() if pair[1] == minute})
+        self._accounted.update({(service, minute): n for service, n in lines.items()})
         blind = self._sight.blind(self.tenant, minute, minute + 1, now).get(minute, Blind())
         history = minute <= self._told.quiet_until
         if nothing_came(tally.lines, window.minutes) or (history and not tally.lines):
@@ -272,11 +275,10 @@ class TenantScorer:
         if fresh:
             log.info("services.learning", tenant=self.tenant, services=sorted(fresh)[:20], number=len(fresh))
 
-    def _doubtful(self, minute: int, closed: int, counts: Mapping[tuple[str, int], int], now: float) -> bool:
+    def _doubtful(self, minute: int, closed: int, lines: Mapping[str, int], now: float) -> bool:
         """Whether lines of the minute may still be on their way."""
         if minute <= self._told.quiet_until:
             return False
-        lines = {service: n for (service, at_minute), n in counts.items() if at_minute == minute}
         doubtful = self._doubt.about(minute, closed, lines, self._held().minutes, now)
         self.status.waits = f"lines of {at(minute):%H:%M} UTC may still be on their way" if doubtful else ""
         return doubtful
@@ -294,7 +296,7 @@ class TenantScorer:
         counts = self._reader.counts(first, newest + 1) if first <= newest else {}
         sights = self._sight.blind(self.tenant, first, window.end, now)
         again: dict[str, int] = {}
-        for minute in range(max(first, window.start), window.end):
+        for minute in range(first, window.end):
             kept = window.at(minute)
             assert kept is not None
             grown = self._grown(kept, counts)
@@ -338,7 +340,6 @@ class TenantScorer:
     def _score_again(self, again: Mapping[str, int], now: float) -> None:
         unusual: list[Unusual] = []
         contexts: dict[str, Context] = {}
-        limits = self._limits()
         for service, minute in again.items():
             if minute <= self._told.quiet_until:
                 continue
@@ -346,7 +347,7 @@ class TenantScorer:
             contexts[service] = (shard, frames, scores)
             for row in range(2, len(scores.minutes)):
                 weight = float(scores.weight[row, 0])
-                if weight >= limits[service]:
+                if weight >= self._limits[service]:
                     unusual.append(Unusual(service, int(scores.minutes[row]), weight))
         if unusual:
             # What the first pass opens the second one extends.
@@ -381,10 +382,10 @@ class TenantScorer:
         contexts: dict[str, Context] = {}
         deployed: set[str] = set()
         for shard, frames, scores in self._held().score():
-            limits = thresholds(shard, self._options.budget)
-            for number in (scores.weight[-1] >= limits).nonzero()[0].tolist():
-                unusual.append(Unusual(shard.services[number], minute, float(scores.weight[-1, number])))
-                contexts[shard.services[number]] = (shard, frames, scores)
+            for service, weight in zip(shard.services, scores.weight[-1].tolist(), strict=True):
+                if weight >= self._limits[service]:
+                    unusual.append(Unusual(service, minute, weight))
+                    contexts[service] = (shard, frames, scores)
             deployed |= {shard.services[n] for n in scores.settles[-1].nonzero()[0].tolist()}
             for service, notices in zip(shard.services, scores.notices, strict=True):
                 for notice in notices:
@@ -392,13 +393,6 @@ class TenantScorer:
                     if first == minute:
                         self._ledger.notice(Notice(self.tenant, service, at(first), notice.templates))
         return self._follow(told, unusual, contexts, deployed, now)
-
-    def _limits(self) -> dict[str, float]:
-        return {
-            service: float(limit)
-            for shard in self._held().shards
-            for service, limit in zip(shard.services, thresholds(shard, self._options.budget), strict=True)
-        }
 
     def _follow(
         self, told: Told, unusual: Sequence[Unusual], contexts: Mapping[str, Context], deployed: Set[str], now: float
@@ -437,3 +431,12 @@ class TenantScorer:
             self.status.problems[about] = problem
         else:
             self.status.problems.pop(about, None)
+
+
+def limits_of(shards: Sequence[Shard], budget: float) -> dict[str, float]:
+    """Each service's threshold in decades for so many findings a day."""
+    return {
+        service: limit
+        for shard in shards
+        for service, limit in zip(shard.services, thresholds(shard, budget).tolist(), strict=True)
+    }

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from onecollector_resources.discovery.links_model import PROBES
 from onecollector_resources.loki.querier import Entry, LokiError
 
-SERVICE = "onecollector-probe"
 KEPT_S = 60.0
 """Seconds after which a probe's file is removed: read long since, and idle files cost the collector."""
 
@@ -59,7 +59,7 @@ def write_probes(
         token = secrets.token_hex(8)
         # The token comes first: plain files are told apart by how they begin.
         text = f"{token} onecollector probe rev={revision}"
-        folder = tree / tenant / pipeline / SERVICE
+        folder = tree / tenant / pipeline / PROBES
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         written = now()
         name = f"probe--{secrets.token_hex(32)}.log"
@@ -75,7 +75,7 @@ def write_probes(
 def remove_old_probes(tree: Path, now: float) -> int:
     """Remove probe files that have served; answers how many."""
     removed = 0
-    for path in tree.glob(f"*/*/{SERVICE}/*"):
+    for path in tree.glob(f"*/*/{PROBES}/*"):
         if now - path.lstat().st_mtime > KEPT_S:
             path.unlink(missing_ok=True)
             removed += 1
@@ -116,7 +116,7 @@ def probes_seen(
             waiting = [probe for probe, value in seen.items() if value is None and probe.tenant == tenant]
             if not waiting:
                 continue
-            query = f'{{service_name="{SERVICE}"}} |~ "{"|".join(probe.token for probe in waiting)}"'
+            query = f'{{service_name="{PROBES}"}} |~ "{"|".join(probe.token for probe in waiting)}"'
             start = int((min(probe.written_at for probe in waiting) - 60) * 1e9)
             try:
                 found = " ".join(entry.line for entry in reader.entries(query, start, int((clock() + 60) * 1e9), 1000))

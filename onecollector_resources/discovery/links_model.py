@@ -14,7 +14,7 @@ from onecollector_resources.records import ObservedSource
 LINK_NAME = re.compile(r"(?P<name>[^/]+)--(?P<id>[0-9a-f]{64})(?:\.(?P<segment>\d+))?\.log")
 
 PROBES = "onecollector-probe"
-"""Service folder of probe files: not ours to keep or to prove."""
+"""Service of probe lines, and folder of their files: not ours to keep or to prove."""
 
 SECOND = 1_000_000_000
 

@@ -133,7 +133,7 @@ def evidence_rows(evidence: Mapping[str, Any]) -> list[Row]:
 
 
 def count(number: float) -> str:
-    """``3.1 k``, ``412``, ``0``, ``2.5``."""
+    """``31.0 k``, ``3,100``, ``412``, ``0``, ``2.5``."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if number >= size:
             return f"{number / (1e3 if unit == 'k' else size):.1f} {unit}"

@@ -17,6 +17,7 @@ import httpx
 from onecollector_resources.collector.manager import AgentManager
 from onecollector_resources.collector.probe import ProbeLook
 from onecollector_resources.collector.transports import TransportError
+from onecollector_resources.discovery.links_model import PROBES
 from onecollector_resources.health.delivery import ProofRow
 from onecollector_resources.health.tallies import too_many_series
 from onecollector_resources.loki.access import LokiAccess
@@ -171,7 +172,7 @@ class HealthMonitor:
         try:
             with LokiQuerierClient(replace(self.access, tenant="default", timeout_s=10)) as client:
                 # A constant would be answered without asking ingester or store.
-                client.samples('sum(count_over_time({service_name="onecollector-probe"} [5m]))')
+                client.samples(f'sum(count_over_time({{service_name="{PROBES}"}} [5m]))')
         except LokiError as error:
             return ComponentStatus("querier", "down", str(error)[:200])
         return ComponentStatus("querier", "ok", "", {"seconds": round(self._clock() - began, 3)})

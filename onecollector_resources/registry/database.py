@@ -92,6 +92,11 @@ class Database:
         elif self.is_postgres:
             event.listen(self.engine, "connect", _postgres_limits)
 
+    @property
+    def made(self) -> bool:
+        """False where it is a file that nobody made yet; of a server only asking it would tell."""
+        return self.path is None or self.path.exists()
+
     def migrate(self, revision: str = "head") -> None:
         """Create or upgrade the tables, up to a revision. Raises RegistryTooNew, RegistryUnavailable."""
         from alembic import command

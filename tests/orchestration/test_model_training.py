@@ -24,13 +24,13 @@ from onecollector_assets.model_training import train_tenant
 from onecollector_assets.promotion import promote, promote_candidate
 from onecollector_assets.tallies import minute_tallies
 from onecollector_assets.tallying import NothingToLearn, keep_tallies
-from onecollector_assets.template_counts import model_store
 from onecollector_resources.dagster_resources import OneCollectorResource
 from onecollector_resources.exports.partitions import Partition
 from onecollector_resources.findings.opening import finding_store
 from onecollector_resources.registry.store import LogSourceRegistry
 from onecollector_resources.settings import Settings, load_settings
 from onecollector_resources.storage.file_store import FileStore
+from onecollector_resources.storage.opening import model_store
 from sensors.training import count_daily, train_daily
 from tests.orchestration.exported_days import FIRST, export_days, services_of, settings_file
 from tests.unit.exported import exported, some_lines
