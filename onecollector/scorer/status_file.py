@@ -65,6 +65,8 @@ def health_of(status: ScorerStatus | None, now: float) -> tuple[bool, str]:
         else:
             learning = f", {told['learning']} learning" if told["learning"] else ""
             notes.append(f"{named}{told['services']:,} services{learning}, {told['lines']:,} lines a minute")
+        if told.get("shadow"):
+            notes.append(f"{named}{told['shadow']}")
         notes += [f"{named}{problem}" for problem in told["problems"].values()]
     notes += status.problems
     return not late, "; ".join(late or notes)[:200]
