@@ -16,7 +16,8 @@ MOST_ALARMS = 20_000
 """Alarms of each side that are kept; beyond, a model is too noisy whatever else is true."""
 
 SERVED = "served"
-"""What became of one that was let serve."""
+OVERTAKEN = "overtaken: a newer model serves"
+"""What may become of one, beside failing."""
 
 
 @dataclass(frozen=True, slots=True)

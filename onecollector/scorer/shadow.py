@@ -17,7 +17,7 @@ from ml.live_window import Blind, KeptMinute
 from ml.minute_tally import MinuteCounter, MinuteTally
 from ml.model_manifest import ModelRefused
 from ml.model_store import Model, ModelStore
-from ml.shadowing import SERVED, Shadow
+from ml.shadowing import OVERTAKEN, SERVED, Shadow
 from onecollector.scorer.watch import NewMiner, Watch, watch_beside
 from onecollector_resources.storage.objects import StoreError
 
@@ -141,6 +141,8 @@ class ShadowWatch:
         for one in reversed(shadows.open_ones()):
             if one.model_id == beside:
                 shadows.end(one.model_id, SERVED)
+            elif one.model_id < beside:
+                shadows.end(one.model_id, OVERTAKEN)
             elif one.beside != beside:
                 # What it was compared with is gone.
                 return Shadow(one.model_id, beside, minute + 1)
@@ -148,7 +150,7 @@ class ShadowWatch:
                 # One that is whole is judged before the next one's turn.
                 return None if one.whole(self._wanted) else one
         candidate = channels.current("candidate")
-        if not candidate or candidate == beside:
+        if candidate <= beside:
             return None
         try:
             if (known := shadows.read(candidate)) is not None:

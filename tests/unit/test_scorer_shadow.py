@@ -10,7 +10,7 @@ import pytest
 
 from ml.model_manifest import Learned
 from ml.model_store import ModelStore, ServiceFacts
-from ml.shadowing import SERVED, Shadow
+from ml.shadowing import OVERTAKEN, SERVED, Shadow
 from onecollector.scorer import shadow as shadow_module
 from onecollector.scorer.tenant_status import Options
 from tests.unit.scorer_world import DAY, NOW, SERVICES, World, learned, time_of
@@ -41,7 +41,7 @@ def candidate(world: World, later: int = 1, passed: bool = True) -> str:
     arrays, names, templates = learned()
     store = replace(world.models, clock=lambda: time_of(NOW + later))
     facts = [ServiceFacts(name, 3.0, 20_000, 5, 0.0, False) for name in SERVICES]
-    span = Learned("2026-06-20", f"2026-07-{later:02}", 3 * DAY, 0.0, {}, {})
+    span = Learned("2026-06-20", f"2026-07-{10 + later}", 3 * DAY, 0.0, {}, {})
     gates = [] if passed else [{"name": "data", "found": "", "passed": False, "blocking": True}]
     made = store.write([arrays], [names], facts, {"gates": gates, "passed": passed}, span, "", templates)
     store.channels.point_candidate(made.model_id, "trained")
@@ -141,11 +141,25 @@ def test_when_another_model_serves_it_begins_again_beside_that_one(world: World)
     scorer = world.scorer()
     world.run(scorer, 16)
     assert shadow_of(world.models, waiting).minutes > 5
-    other = candidate(world, later=2)
+    # Trained earlier, as the one that somebody goes back to.
+    other = candidate(world, later=-5)
     world.models.channels.promote(other, "by hand")
     world.run(scorer, WANTED + 5)
     done = shadow_of(world.models, waiting)
     assert done.beside == other and done.whole(WANTED) and done.began > NOW + 14
+
+
+def test_one_that_is_older_than_what_serves_has_no_turn(world: World) -> None:
+    waiting = world.models.channels.current("candidate")
+    scorer = world.scorer()
+    world.run(scorer, 16)
+    newer = candidate(world, later=2)
+    world.models.channels.promote(newer, "by hand")
+    world.run(scorer, 10)
+    assert shadow_of(world.models, waiting).ended == OVERTAKEN and scorer.status.shadow == ""
+    world.models.channels.point_candidate(waiting, "again")
+    world.run(scorer, 10)
+    assert scorer.status.shadow == ""
 
 
 def test_when_it_serves_itself_its_shadow_ends(world: World) -> None:
