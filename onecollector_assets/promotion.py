@@ -97,11 +97,10 @@ def promote(
     models.load(model_id)
     if not force:
         found = models.channels.read("production")
-        failed = failed_gates(models, model_id)
-        if not failed and found is not None and model_id not in (found[1].model_id, found[1].previous):
-            failed = shadow_failures(settings, models, model_id, found[1].model_id)
-        if failed:
+        if failed := failed_gates(models, model_id):
             raise NotPassed(_not_passed(model_id, failed, tenant))
+        if found is not None and model_id not in (found[1].model_id, found[1].previous):
+            _hold_against_shadow(settings, models, model_id, found[1].model_id)
     channels = models.channels
     try:
         pointer = channels.promote(model_id, why, over=over)
@@ -129,23 +128,22 @@ def failed_gates(models: ModelStore, model_id: str) -> list[tuple[str, str]]:
     return [(gate["name"], gate["found"]) for gate in gates if gate["blocking"] and not gate["passed"]]
 
 
-def shadow_failures(settings: Settings, models: ModelStore, model_id: str, serving: str) -> list[tuple[str, str]]:
-    """The gate of the shadow, where it was not passed; remembered, once the shadow is whole. Raises StoreError."""
+def _hold_against_shadow(settings: Settings, models: ModelStore, model_id: str, serving: str) -> None:
+    """Raises NotPassed where it was not well in the shadow, which is remembered, or not long enough."""
     if not is_shadowed(settings, serving):
-        return []
+        return
     shadow = models.shadows.read(model_id)
-    if shadow is not None and shadow.ended == SERVED:
-        return []
-    if shadow is None:
-        return [("shadow", waiting_for(settings, models, model_id, serving))]
-    if shadow.ended:
-        return [("shadow", shadow.ended)]
-    gate = gate_of(settings, models.tenant, shadow)
-    if gate.passed:
-        return []
-    if shadow.whole(shadow_minutes(settings)):
+    if shadow is not None and shadow.ended:
+        if shadow.ended != SERVED:
+            raise NotPassed(_not_passed(model_id, [("its shadow", shadow.ended)], models.tenant))
+    elif shadow is None or not shadow.whole(shadow_minutes(settings)):
+        why = waiting_for(settings, models, model_id, serving)
+        raise NotPassed(
+            f"{model_id} does not serve yet: {why}. Let it serve at once: {_by_force(model_id, models.tenant)}"
+        )
+    elif not (gate := gate_of(settings, models.tenant, shadow)).passed:
         models.shadows.end(model_id, f"failed: {gate.found}; {gate.fix}")
-    return [(gate.name, gate.found)]
+        raise NotPassed(_not_passed(model_id, [("its shadow", gate.found)], models.tenant))
 
 
 def gate_of(settings: Settings, tenant: str, shadow: Shadow) -> Gate:
@@ -169,5 +167,9 @@ def _not_passed(model_id: str, failed: list[tuple[str, str]], tenant: str) -> st
     told = "; ".join(f"{name}: {found}" for name, found in failed)
     return (
         f"{model_id} did not pass {told}. Train again when it is mended, or promote it all the same: "
-        f"onecollector models promote {model_id} --tenant {tenant} --force"
+        f"{_by_force(model_id, tenant)}"
     )
+
+
+def _by_force(model_id: str, tenant: str) -> str:
+    return f"onecollector models promote {model_id} --tenant {tenant} --force"

@@ -116,7 +116,7 @@ def test_one_that_did_badly_does_not_serve_and_the_run_says_why(settings: Settin
     shadow = models.shadows.read(second)
     assert shadow is not None and "10.00 a day are its own, budget 0.5" in shadow.ended
     assert not asked_for()
-    with pytest.raises(NotPassed, match=r"did not pass shadow: failed: .* --force"):
+    with pytest.raises(NotPassed, match=r"did not pass its shadow: failed: .* --force"):
         promote(settings, models.store, "default", second, "by hand")
 
 
@@ -147,7 +147,7 @@ def test_the_commands_say_how_far_it_is(settings: Settings, models: ModelStore) 
     assert code == 0 and first in text
     second = trained(models, 1)
     code, text = run("promote")
-    assert code == 1 and f"{second} did not pass shadow: it is shadowed for 24 hours beside {first} first" in text
+    assert code == 1 and f"{second} does not serve yet: it is shadowed for 24 hours beside {first} first" in text
     models.shadows.save(replace(whole(second, first), minutes=432))
     code, text = run("list")
     assert code == 0 and "7.2 h" in text
