@@ -7,7 +7,7 @@ begins again beside the model that serves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -117,13 +117,13 @@ class ShadowWatch:
         except WRONG:
             self._stumble()
 
-    def look(self, minute: int, unusual: Set[str]) -> None:
-        """Score the minute; ``unusual`` are services that the serving model finds so."""
+    def look(self, minute: int, unusual: Set[str], raised: Mapping[str, float]) -> None:
+        """Score the minute; ``unusual`` are services that the serving model finds so, with thresholds that are ``raised``."""
         if self._shadow is None:
             return
         if self._watch is not None:
             try:
-                own, seen = unusual_now(self._watch)
+                own, seen = unusual_now(self._watch, raised)
                 self._watch.window.fold()
                 self._shadow = self._shadow.after(minute, seen, own, unusual) if seen else self._shadow
             except WRONG:
@@ -234,12 +234,12 @@ class Apart:
             return None
 
 
-def unusual_now(watch: Watch) -> tuple[set[str], int]:
+def unusual_now(watch: Watch, raised: Mapping[str, float]) -> tuple[set[str], int]:
     """Services that are unusual in the newest minute, and how many could be seen in it."""
     own = {
         service
         for shard, _, scores in watch.window.score()
         for service, weight in zip(shard.services, scores.weight[-1].tolist(), strict=True)
-        if weight >= watch.limits[service]
+        if watch.unusual(service, weight, raised)
     }
     return own, sum(bool(frame.observed[-1]) for frame in watch.window.frames.values())

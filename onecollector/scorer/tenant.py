@@ -20,11 +20,12 @@ from ml.live_window import Blind, KeptMinute, LiveWindow, rested
 from ml.model_channels import MovedMeanwhile
 from ml.model_manifest import ModelRefused
 from ml.model_store import Model, ModelStore
+from ml.pressure import WEEK, WEEKS, pressures, week_of
 from ml.signals import HISTORY
 from ml.template_store import StoredTemplates
 from onecollector.scorer.counting import count
 from onecollector.scorer.doubt import Doubt
-from onecollector.scorer.explaining import Context, Explainer, Redact, at
+from onecollector.scorer.explaining import Context, Explainer, Redact, at, minute_of
 from onecollector.scorer.late_lines import LateLines
 from onecollector.scorer.live_templates import LiveTemplates
 from onecollector.scorer.reader import LineReader, closed_minute
@@ -75,6 +76,8 @@ class TenantScorer:
         self._watch: Watch | None = None
         self._shadow = ShadowWatch(models, options.shadow_minutes, options.budget, new_miner)
         self._told = Told("", 0)
+        self._raised: Mapping[str, float] = {}
+        self._raised_in = -1
         self._late = LateLines(tenant, reader, sight, state)
         self._doubt = Doubt(reader)
         self._strangers: set[str] = set()
@@ -285,7 +288,7 @@ class TenantScorer:
             contexts[service] = (shard, frames, scores)
             for row in range(2, len(scores.minutes)):
                 weight = float(scores.weight[row, 0])
-                if weight >= self._serving().limits[service]:
+                if self._serving().unusual(service, weight, self._raised):
                     unusual.append(Unusual(service, int(scores.minutes[row]), weight))
         if unusual:
             # What the first pass opens the second one extends.
@@ -298,6 +301,7 @@ class TenantScorer:
         """Score the newest minute and tell what is unusual; then the minute is told."""
         told, unusual = replace(self._told, scored=minute), frozenset[str]()
         if minute > told.quiet_until:
+            self._raise_thresholds(minute)
             try:
                 told, unusual = self._score(told, minute, now)
             except (ValueError, ArithmeticError, LookupError) as error:
@@ -317,9 +321,22 @@ class TenantScorer:
             self._look_in_the_shadow(minute, unusual)
         self._take_back(told)
 
+    def _raise_thresholds(self, minute: int) -> None:
+        """Once a week: services that had too many findings are asked for more."""
+        if week_of(minute) == self._raised_in:
+            return
+        since = at((week_of(minute) - WEEKS) * WEEK)
+        opened = self._ledger.unconfirmed_since(self.tenant, since)
+        found = [(service, minute_of(first)) for service, first in opened]
+        self._raised = pressures(found, minute, self._options.budget)
+        self._raised_in, self.status.raised = week_of(minute), len(self._raised)
+        if self._raised:
+            told = {service: round(decades, 2) for service, decades in sorted(self._raised.items())[:20]}
+            log.info("thresholds.raised", tenant=self.tenant, services=told, number=len(self._raised))
+
     def _look_in_the_shadow(self, minute: int, unusual: Set[str]) -> None:
         """After all else was told: how the candidate finds the minute."""
-        self._shadow.look(minute, unusual)
+        self._shadow.look(minute, unusual, self._raised)
         self._shadow.attend(self._serving(), minute)
         self.status.shadow = self._shadow.told
         self._note("candidate", self._shadow.problem)
@@ -331,7 +348,7 @@ class TenantScorer:
         deployed: set[str] = set()
         for shard, frames, scores in self._held().score():
             for service, weight in zip(shard.services, scores.weight[-1].tolist(), strict=True):
-                if weight >= self._serving().limits[service]:
+                if self._serving().unusual(service, weight, self._raised):
                     unusual.append(Unusual(service, minute, weight))
                     contexts[service] = (shard, frames, scores)
             deployed |= {shard.services[n] for n in scores.settles[-1].nonzero()[0].tolist()}

@@ -27,6 +27,8 @@ class TenantStatus:
     lines: int = 0
     overflow: int = 0
     hidden: int = 0
+    raised: int = 0
+    """Services whose threshold is raised because they had too many findings in earlier weeks."""
     waits: str = ""
     shadow: str = ""
     problems: dict[str, str] = field(default_factory=dict)

@@ -18,12 +18,16 @@ NewMiner = Callable[[], TemplateMiner]
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """``limits`` are thresholds in decades by service."""
+    """``limits`` are the model's thresholds in decades by service."""
 
     model: Model
     window: LiveWindow
     templates: LiveTemplates
     limits: Mapping[str, float]
+
+    def unusual(self, service: str, weight: float, raised: Mapping[str, float]) -> bool:
+        """Whether a minute's weight is a finding's, where thresholds are ``raised`` by so many decades."""
+        return weight >= self.limits[service] + raised.get(service, 0.0)
 
     def counter(self, minute: int) -> MinuteCounter:
         """Counts a minute's lines as this model tells them apart."""
