@@ -21,6 +21,7 @@ from ml.features import Frame, Vocabulary
 from ml.forest import Forest, fit_forest
 from ml.panel import Floats, panel_of
 from ml.signals import CHANNELS, HISTORY
+from ml.wear import Usual, usual_of
 
 VOTES = (*CHANNELS, "forest")
 FOREST = len(CHANNELS)
@@ -59,6 +60,7 @@ class ServiceFit:
     new_errors: Floats
     days: float
     lines_a_day: float
+    usual: Usual
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Shard:
     episodes: NDArray[np.int32]
     days: Floats
     learning: NDArray[np.bool_]
+    usual: Usual
     forest: Forest | None
 
 
@@ -127,16 +130,19 @@ def fit_service(frame: Frame, vocabulary: Vocabulary) -> ServiceFit:
     tails = np.stack([calibration.fit_tail(values[known, 0, channel]) for channel in range(len(CHANNELS))])
     settles, _ = settling(frame.fresh_kinds, frame.fresh_infos)
     days = float(known.sum()) / 1440
+    minutes = panel.minutes[HISTORY:]
+    digits = _digits_by_other_days(values[:, 0], known, minutes)
     return ServiceFit(
         frame.service,
         vocabulary,
         params,
         tails,
-        _digits_by_other_days(values[:, 0], known, panel.minutes[HISTORY:]).astype(np.float16),
+        digits.astype(np.float16),
         settles[HISTORY:],
         values[:, 0, NEW_ERRORS].astype(np.float16),
         days,
         float(frame.counts.sum()) / max(days, 1e-3),
+        usual_of(digits, known & (settles[HISTORY:] == 0), minutes),
     )
 
 
@@ -175,6 +181,7 @@ def join(fits: Sequence[ServiceFit], *, with_forest: bool = True, seed: int = 0)
         np.stack(episodes),
         days,
         quiet | (days * 1440 < LEAST_MINUTES - HISTORY),
+        Usual(np.concatenate([fit.usual.shares for fit in fits]), np.concatenate([fit.usual.furthest for fit in fits])),
         forest,
     )
 

@@ -1,4 +1,4 @@
-"""What changes for good: new templates are news for a while and then known; a deploy is one notice; a model wears out.
+"""What changes for good: new templates are news for a while and then known; a deploy is one notice.
 
 A template is *fresh* for ``FRESH_MINUTES`` after it was seen for the first time, or for the first time in ``RETURN_MINUTES``.
 Several fresh templates of info level within ``DEPLOY_MINUTES`` are a deploy or a restart: one notice that costs no alert
@@ -23,9 +23,6 @@ LEARNING_MINUTES = 1440
 DEPLOY_KINDS = 3
 DEPLOY_MINUTES = 10
 SETTLING_MINUTES = 20
-WORN = 0.2
-"""Population stability index above which a day's p-values are no longer those of the calibration; the customary border
-between a moderate and a major shift is 0.25, a moderate one begins at 0.1."""
 FEW = 2_000
 """Rows up to which a loop is faster than sorting."""
 FORGET_MINUTES = 60 * 1440
@@ -175,16 +172,3 @@ def settling(
         notices.append(Notice(int(row), end - 1, "change", int(recent[row:end].max())))
         last = int(row)
     return settles, notices
-
-
-def stability_index(expected: NDArray[np.floating], observed: NDArray[np.floating], bins: int = 10) -> float:
-    """Population stability index of two samples of p-values in (0, 1]: sum of (o - e) ln(o / e) over ``bins`` equal bins.
-
-    Shares below a tenth of a bin's fair share count as that, so that an empty bin is far and not infinitely far.
-    """
-    if len(expected) == 0 or len(observed) == 0:
-        return 0.0
-    edges = np.linspace(0, 1, bins + 1)
-    shares = [np.histogram(np.clip(x, 0, 1), edges)[0] / len(x) for x in (expected, observed)]
-    e, o = (np.maximum(share, 0.1 / bins) for share in shares)
-    return float(((o - e) * np.log(o / e)).sum())

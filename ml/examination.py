@@ -24,9 +24,10 @@ from ml.evaluation.judge import Run, Verdict, judge
 from ml.evaluation.user_days import MOST_EACH, with_faults
 from ml.features import Vocabulary, frame_of, tally
 from ml.shard_parts import part_of
-from ml.signals import HISTORY
+from ml.signals import CHANNELS, HISTORY
 from ml.tally_store import Ranges
 from ml.tenant_training import AFTER, Learnt, as_known
+from ml.wear import Worn, histogram, worn_signals
 from onecollector_resources.findings.records import Judged
 
 if TYPE_CHECKING:
@@ -113,7 +114,10 @@ class Detector:
 
     def alarms(self, service: str, subject: Subject, table: pl.DataFrame) -> Rows:
         """First and last row of each finding in the judged minutes."""
-        frame = frame_of(
+        return self.findings(service, self._frame(service, subject, table))
+
+    def _frame(self, service: str, subject: Subject, table: pl.DataFrame) -> detectors.Frame:
+        return frame_of(
             service,
             table,
             self.vocabulary(service),
@@ -122,7 +126,19 @@ class Detector:
             sightings=subject.learnt.frame.sightings,
             unobserved=subject.unobserved,
         )
-        return self.findings(service, frame)
+
+    def worn(self, subject: Subject) -> list[Worn]:
+        """Signals of a service that were unlike the days that this model learned from on each of the judged days."""
+        service = subject.service
+        shard, limit = self._of[service]
+        part = part_of(shard, [service])
+        frame = self._frame(service, subject, subject.clean)
+        scores = detectors.score(part, [frame])
+        counted = frame.observed[HISTORY:] & (scores.weight[:, 0] < limit) & (scores.settles[:, 0] == 0)
+        days = scores.minutes // 1440
+        every = [histogram(scores.digits[counted & (days == day), 0, : len(CHANNELS)]) for day in np.unique(days)]
+        found = worn_signals(part.usual, 0, every)
+        return [Worn(service, CHANNELS[number], index) for number, index in found.items()]
 
     def findings(self, service: str, frame: detectors.Frame) -> Rows:
         """First and last row, after ``HISTORY``, of each finding in a frame."""
@@ -176,6 +192,11 @@ def replayed(detector: Detector, subjects: Sequence[Subject]) -> Replay:
     mine = [subject for subject in subjects if subject.service in detector]
     findings = sum(len(detector.alarms(s.service, s, s.clean)) for s in mine)
     return Replay(len(mine), sum(s.end - s.border for s in mine) / 1440, findings)
+
+
+def worn_of(detector: Detector, subjects: Sequence[Subject]) -> tuple[Worn, ...]:
+    """What of a model no longer fits the judged days as they were."""
+    return tuple(one for subject in subjects if subject.service in detector for one in detector.worn(subject))
 
 
 def verdict_of(name: str, detector: Detector, subjects: Sequence[Subject]) -> Verdict | None:

@@ -14,6 +14,8 @@ MOST_DELAY = 5.0
 MOST_OVERFLOW = 0.01
 MOST_DISTINCT = 0.5
 FEW_LINES = 1000
+MOST_WORN = 0.1
+"""Share of the examined services."""
 MOST_FILE = 64 << 20
 """Bytes; larger ones are not read."""
 MOST_SCORE_CPU_S = 2.0
@@ -28,7 +30,8 @@ GATES: dict[str, str] = {
     "not_worse": "Of no class are fewer injected faults found than by the model in production, but for one in twenty.",
     "judged_findings": "Findings that people confirmed are still found, those that they dismissed are not found again.",
     "baselines": "No baseline finds as many injected faults with as few false findings.",
+    "wear": f"On the last two days no more than {MOST_WORN:.0%} of the services are unlike what the model in production knows.",
     "artefact": f"No file has more than {MOST_FILE >> 20} MiB, 500 services score in {MOST_SCORE_CPU_S:.0f} s of CPU.",
 }
-WARNS = frozenset({"templates"})
+WARNS = frozenset({"templates", "wear"})
 """Gates that do not keep a model from serving."""

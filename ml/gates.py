@@ -27,9 +27,11 @@ from ml.gate_limits import (
     MOST_OVERFLOW,
     MOST_RATE,
     MOST_SCORE_CPU_S,
+    MOST_WORN,
     WARNS,
 )
 from ml.model_store import ServiceFacts
+from ml.wear import Worn
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Gate:
 class Evaluation:
     """Everything the gates look at. ``verdicts`` is the model's, then the baselines'; empty where no faults were put in.
 
-    ``not_examined`` are services without faults put in, and why. ``incumbent`` is the verdict of the model in production.
+    ``not_examined`` are services without faults put in, and why. ``incumbent`` is the verdict of the model in production, ``worn`` what of it no longer fits the ``examined`` services.
     """
 
     budget: float
@@ -68,6 +70,8 @@ class Evaluation:
     remembered: Remembered
     artefact: Artefact
     not_examined: tuple[tuple[str, str], ...] = ()
+    worn: tuple[Worn, ...] = ()
+    examined: int = 0
 
     @property
     def learning(self) -> tuple[str, ...]:
@@ -98,6 +102,7 @@ def gates_of(evaluation: Evaluation) -> list[Gate]:
         _not_worse(evaluation),
         _judged_findings(evaluation),
         _baselines(evaluation),
+        _wear(evaluation),
         _artefact(evaluation),
     ]
 
@@ -208,6 +213,16 @@ def _baselines(e: Evaluation) -> Gate:
     ]
     own = f"recall {model.recall.value:.2f} at {model.false_a_day.value:.2f} false a day"
     return Gate("baselines", not better, f"{own}; {_some(better)}" if better else own, fix)
+
+
+def _wear(e: Evaluation) -> Gate:
+    fix = "this model learned those days: let it serve soon; what changed in these services, and was it meant?"
+    services = sorted({one.service for one in e.worn})
+    if e.incumbent is None and not e.worn:
+        return Gate("wear", True, _nothing(e) if e.incumbent_id else "no model is in production", fix)
+    told = _some([f"{one.service} {one.signal} {one.index:.2f}" for one in e.worn])
+    found = f"{len(services)} of {e.examined} services{f': {told}' if told else ''}"
+    return Gate("wear", len(services) <= max(1, MOST_WORN * e.examined), found, fix)
 
 
 def _artefact(e: Evaluation) -> Gate:

@@ -234,6 +234,7 @@ def alone(shard: Shard, number: int) -> Shard:
         shard.episodes[part],
         shard.days[part],
         shard.learning[part],
+        shard.usual.of([number]),
         shard.forest,
     )
 

@@ -16,9 +16,10 @@ from ml.calibration import SHARES, THRESHOLDS
 from ml.detectors import VOTES, Shard
 from ml.features import Vocabulary
 from ml.forest import Forest
-from ml.signals import LAGS, TOOK_HORIZONS
+from ml.signals import CHANNELS, LAGS, TOOK_HORIZONS
+from ml.wear import BINS, Usual
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised whenever signals, their order or the meaning of a parameter change: older files are refused, not guessed at."""
 PARAMS: Mapping[str, tuple[str, ...]] = {
     "rates": ("48", "K"),
@@ -51,6 +52,8 @@ def to_arrays(shard: Shard) -> tuple[dict[str, NDArray], dict[str, Any]]:
         "episodes": shard.episodes,
         "days": shard.days,
         "learning": shard.learning,
+        "usual_shares": shard.usual.shares,
+        "usual_furthest": shard.usual.furthest,
     }
     if shard.forest is not None:
         arrays |= {f"forest_{name}": getattr(shard.forest, name) for name in _FOREST}
@@ -110,6 +113,10 @@ def from_arrays(arrays: Mapping[str, NDArray], names: Mapping[str, Any]) -> Shar
         _checked(arrays, "episodes", np.int32, (len(services), len(THRESHOLDS))),
         _checked(arrays, "days", np.float32, (len(services),)),
         _checked(arrays, "learning", np.bool_, (len(services),)),
+        Usual(
+            _checked(arrays, "usual_shares", np.float32, (len(services), len(CHANNELS), BINS)),
+            _checked(arrays, "usual_furthest", np.float32, (len(services), len(CHANNELS))),
+        ),
         _forest(arrays),
     )
 

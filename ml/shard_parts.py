@@ -37,6 +37,7 @@ def part_of(shard: Shard, services: Sequence[str]) -> Shard:
         episodes=shard.episodes[taken],
         days=shard.days[taken],
         learning=shard.learning[taken],
+        usual=shard.usual.of(taken),
     )
 
 

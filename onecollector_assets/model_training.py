@@ -21,6 +21,7 @@ from ml.examination import (
     replayed,
     score_cpu_s,
     verdict_of,
+    worn_of,
 )
 from ml.gates import Evaluation, Gate, gates_of
 from ml.model_manifest import Learned, ModelManifest
@@ -201,7 +202,7 @@ def evaluated(
     """What the gates look at, but for the size of the model."""
     budget = settings.models.alert_budget
     subjects = list(subjects_of(settings, store, plan, templates, facts))
-    replay, verdicts, before = None, [], None
+    replay, verdicts, before, worn = None, [], None, ()
     if subjects:
         fits = [fit_service(s.learnt.frame, s.learnt.vocabulary) for s in subjects]
         sibling = Detector([join(fits)], budget)
@@ -209,7 +210,8 @@ def evaluated(
         own = verdict_of(MODEL, sibling, subjects)
         verdicts = [own, *baseline_verdicts(subjects, budget)] if own else []
         if incumbent is not None:
-            before = verdict_of("in production", Detector([one.shard for one in incumbent.shards], budget), subjects)
+            serving = Detector([one.shard for one in incumbent.shards], budget)
+            before, worn = verdict_of("in production", serving, subjects), worn_of(serving, subjects)
         tell(f"examined {len(subjects)} services")
     candidate = Detector(shards, budget)
     asked = sorted({finding.service for finding in findings} & set(plan.services))
@@ -227,6 +229,8 @@ def evaluated(
         remembered(candidate, known, findings, plan.end),
         Artefact(0, 0, 0.0),
         tuple((s.service, s.why_not) for s in subjects if s.faulty is None),
+        worn,
+        len(subjects),
     )
 
 

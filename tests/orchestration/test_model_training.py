@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from ml.evaluation.days import DAY, START_MINUTE
 from ml.evaluation.lines import MINUTE_NS
 from ml.examination import Remembered
+from ml.gate_limits import GATES
 from ml.model_channels import NotPassed
 from ml.model_store import ModelStore
 from ml.tally_store import TallyStore, day_start_minute
@@ -103,7 +104,7 @@ def test_a_model_is_trained_examined_and_serves(settings: Settings) -> None:
     told = {name: value.value for name, value in event.metadata.items()}
     assert (told["services"], told["learning"]) == (2, 0)
     assert "OneCollector" in told["examined"] and "data:image/png" in told["picture"]
-    assert len(gates) == 9 and all(check.passed for check in gates.values() if check.blocking)
+    assert len(gates) == len(GATES) and all(check.passed for check in gates.values() if check.blocking)
     models = ModelStore(model_store(settings), "default")
     serving = models.serving()
     assert serving.model is not None and serving.model.model_id == told["model"] == models.channels.current("candidate")

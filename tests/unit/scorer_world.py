@@ -90,7 +90,8 @@ def models(folder: Path, *, promoted: bool = True, days: int = 1) -> ModelStore:
     for number in range(days):
         facts = [ServiceFacts(name, 3.0, 20_000, 5, 0.0, False) for name in SERVICES]
         span = Learned("2026-06-20", f"2026-06-{22 + number}", 3 * DAY, 0.0, {}, {})
-        made = store.write([arrays], [names], facts, {"gates": [], "passed": True}, span, "", templates)
+        later = replace(store, clock=lambda minute=NOW + number: time_of(minute))
+        made = later.write([arrays], [names], facts, {"gates": [], "passed": True}, span, "", templates)
         if promoted:
             store.channels.promote(made.model_id, "test")
     return store

@@ -106,13 +106,6 @@ def test_three_new_info_templates_are_one_change_and_a_quiet_hour_is_none() -> N
     assert drift.settling(kinds * 0, infos * 0)[1] == []
 
 
-def test_p_values_that_moved_are_unstable_and_their_own_are_not() -> None:
-    chance = np.random.default_rng(0)
-    even = chance.random(5_000)
-    assert drift.stability_index(even, chance.random(1_440)) < drift.WORN / 4
-    assert drift.stability_index(even, chance.random(1_440) ** 3) > drift.WORN
-
-
 def test_frames_of_different_minutes_do_not_stand_side_by_side() -> None:
     one, other = (frame_of("s", table([]), VOCABULARY, START + n, START + 90) for n in (0, 1))
     with pytest.raises(ValueError, match="same minutes"):
