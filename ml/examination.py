@@ -121,6 +121,7 @@ class Detector:
             subject.end,
             sightings=subject.learnt.frame.sightings,
             unobserved=subject.unobserved,
+            earlier=subject.learnt.frame.quarters_before(subject.border - HISTORY),
         )
         return self.findings(service, frame)
 
@@ -253,5 +254,6 @@ def _case(subject: Subject) -> Case:
         subject.end,
         sightings=learnt.frame.sightings,
         unobserved=subject.unobserved,
+        earlier=learnt.frame.quarters_before(subject.border - HISTORY),
     )
     return Case(learnt.frame, learnt.vocabulary, test, subject.faults, subject.benign)

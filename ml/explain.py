@@ -171,7 +171,7 @@ def single(shard: Shard, number: int) -> dict[str, NDArray]:
     columns = slice(first, first + shard.columns[number])
     took_sizes = [2 * len(v.timed) + 1 for v in shard.vocabularies]
     took = slice(sum(took_sizes[:number]), sum(took_sizes[: number + 1]))
-    by_service = ("total_", "mix_")
+    by_service = ("total_", "mix_", "hour_")
     out = {}
     for name, array in shard.params.items():
         if name == "level":
