@@ -79,13 +79,6 @@ def exponential_law() -> NDArray[np.float64]:
     return -np.log(np.array(SHARES))
 
 
-def normal_law() -> NDArray[np.float64]:
-    """Values [len(SHARES)] of a standard normal variable."""
-    from scipy.special import ndtri
-
-    return -ndtri(np.array(SHARES))
-
-
 def digits(values: Floats, knots: Floats) -> Floats:
     """``-log10 p`` of values [.., S, C] by knots [S, C, len(SHARES)]; below the first knot 0, at most ``MOST_DIGITS``."""
     heights = -np.log10(np.array(SHARES, np.float32))

@@ -260,7 +260,9 @@ def _tails(values: Floats) -> Floats:
     laws = _laws()
     return np.stack(
         [
-            calibration.lawful_tail(values[:, number], laws[name]) if name in laws else calibration.fit_tail(values[:, number])
+            calibration.lawful_tail(values[:, number], laws[name])
+            if name in laws
+            else calibration.fit_tail(values[:, number])
             for number, name in enumerate(CHANNELS)
         ]
     )
@@ -268,8 +270,7 @@ def _tails(values: Floats) -> Floats:
 
 @cache
 def _laws() -> Mapping[str, NDArray[np.float64]]:
-    normal = calibration.normal_law()
-    return {"quiet": calibration.exponential_law(), "hours_down": normal, "hours_up": normal}
+    return dict.fromkeys(CHANNELS[HOURS], calibration.exponential_law())
 
 
 def _digits_by_other_days(values: Floats, known: NDArray[np.bool_], minutes: NDArray[np.int64]) -> Floats:

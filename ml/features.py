@@ -61,6 +61,11 @@ class Vocabulary:
     timed: tuple[str, ...]
     rest: frozenset[str] = frozenset()
 
+    @property
+    def known(self) -> list[str]:
+        """Ids of all lines that are not of a template that the model has never seen."""
+        return [*self.templates, *self.rest, OTHER, OVERFLOW]
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -110,9 +115,8 @@ class Frame:
     def quarters_before(self, minute: int) -> Quarters:
         """The day before a minute, as far as it is known here."""
         part = slice(0, max(0, minute - self.start))
-        return self.earlier.followed_by(
-            self.start, self.counts[part].sum(1) + self.unknown[part], self.observed[part]
-        )
+        lines = self.counts[part].sum(1) + self.unknown[part]
+        return self.earlier.followed_by(self.start, lines, self.unknown[part], self.observed[part])
 
 
 _TABLES = tuple(

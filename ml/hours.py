@@ -1,16 +1,17 @@
 """The signals of a whole service over hours: how long it has written nothing, and whether it writes less or more than it did.
 
-A service of a hundred lines a day says nothing in ten minutes; in four hours it does. A silence is held against the lines that the
-season has in it: of a Poisson process it lasts for more than ``x`` expected calls with probability ``e^-x``, and calls are
-minutes with a line, since lines come in clumps. Sums over 1, 3 and 6 hours are held against the season on the scale of square
-roots, as in ``signals.py``. Everything is in whole quarter hours and the one that is not over, so that a scorer that carries on
-a day of quarter hours sees what training saw.
+A service of a hundred lines a day says nothing in ten minutes; in four hours it does. A silence is held against the season:
+in a Poisson process there are more than ``x`` expected calls in it with probability ``e^-x``, and calls are minutes with a
+line, since lines come in clumps. Of 1, 3 and 6 hours each fourth has to be above the season, or below, on the scale of square
+roots of ``signals.py``: for independent fourths the probabilities multiply. Everything is in whole quarter hours and the one
+that is not over, so that a scorer that carries on a day of quarter hours sees what training saw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import erfc, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,7 @@ from ml.seasonal import expected
 
 SPANS = (4, 12, 24)
 """Quarter hours before the one that is not over."""
-RECENTLY = 4
-"""The last fourth of a span has to show the same: what is over for hours is no finding any more."""
+PARTS = 4
 LEAST_OBSERVED = 0.8
 """Share of a span that somebody has to have observed."""
 LEAST_SILENCE = QUARTER
@@ -34,9 +34,10 @@ ROOT_SHIFT = 0.375
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """Sums up to and with each scored minute [T', S], and up to each quarter hour [G + 1, S], of lines, of what the season has
+    """Sums up to and with each scored minute [T', S] and up to each quarter hour [G + 1, S], by name.
 
-    in the observed minutes in lines and in calls, and of observed minutes. ``place`` [T'] is each minute's quarter hour in G.
+    ``lines``, ``unknown`` ones of them, ``seen`` minutes, and what the season has in those: ``expected`` lines and ``calls``.
+    ``place`` [T'] is each minute's quarter hour in G.
     """
 
     place: NDArray[np.intp]
@@ -49,16 +50,19 @@ class Hours:
 
 
 def hours(panel: Panel, history: int, lines: Floats, calls: Floats) -> Hours:
-    """Sums for the minutes from ``history`` on; ``lines`` and ``calls`` [R, S] are the season's rates a minute by quarter hour,
-
-    of the quarter hours of ``quarters_of``.
-    """
+    """Sums for the minutes from ``history`` on; ``lines`` and ``calls`` [R, S] are rates a minute as ``season`` gives them."""
     first = int(panel.minutes[0]) // QUARTER
     place = panel.minutes // QUARTER - first + REMEMBERED - 1
     starts = np.flatnonzero(np.r_[True, place[1:] != place[:-1]])
     wrote, seen = totals(panel), panel.observed.astype(np.float64)
-    by_minute = {"lines": wrote, "seen": seen, "expected": seen * lines[place], "calls": seen * calls[place]}
-    known = {"lines": panel.earlier_lines, "seen": panel.earlier_seen}
+    by_minute = {
+        "lines": wrote,
+        "unknown": panel.unknown.astype(np.float64),
+        "seen": seen,
+        "expected": seen * lines[place],
+        "calls": seen * calls[place],
+    }
+    known: dict[str, Floats] = dict(zip(("lines", "unknown", "seen"), panel.earlier, strict=True))
     known["expected"] = known["seen"] * lines[:REMEMBERED]
     known["calls"] = known["seen"] * calls[:REMEMBERED]
     until, before = {}, {}
@@ -72,7 +76,7 @@ def hours(panel: Panel, history: int, lines: Floats, calls: Floats) -> Hours:
 
 
 def quarters_of(minutes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Minutes since 1970 in the middle of each quarter hour that matters to these minutes [R]: a day before and all of them."""
+    """The middle of each quarter hour that matters to these minutes, a day before and all of them [R]; minutes since 1970."""
     first, last = int(minutes[0]) // QUARTER, int(minutes[-1]) // QUARTER
     return np.arange(first - REMEMBERED + 1, last + 1) * QUARTER + QUARTER // 2
 
@@ -93,22 +97,24 @@ def totals(panel: Panel) -> NDArray[np.float64]:
     return (known + panel.unknown).astype(np.float64)
 
 
+def began(sums: Hours) -> NDArray[np.intp]:
+    """The first quarter hour after the last one that has a line and is over, of each minute [T', S]; a day back at most."""
+    wrote = np.diff(sums.before["lines"], axis=0) > 0
+    numbers = np.arange(1, len(wrote) + 1)[:, None]
+    ended = np.concatenate([np.zeros_like(wrote[:1], np.intp), np.maximum.accumulate(wrote * numbers, axis=0)])
+    return np.maximum(ended[sums.place], sums.place[:, None] - REMEMBERED + 1)
+
+
 def silences(sums: Hours) -> tuple[Floats, Floats]:
     """Of each minute, how long nothing was written: in calls of the season, and in observed minutes; [T', S] each.
 
     Counted from the end of the quarter hour of the last line; of a silence that began before the day that is remembered the
     part in it counts.
     """
-    lines = sums.before["lines"]
-    wrote = np.diff(lines, axis=0) > 0
-    numbers = np.arange(1, len(wrote) + 1)[:, None]
-    # Up to each quarter hour: the number of quarter hours up to and with the last one that has a line.
-    ended = np.concatenate([np.zeros((1, lines.shape[1]), np.int64), np.maximum.accumulate(wrote * numbers, axis=0)])
-    began = np.maximum(ended[sums.place], sums.place[:, None] - REMEMBERED + 1)
-    silent = sums.span("lines", 0) <= 0
+    silent, first = sums.span("lines", 0) <= 0, began(sums)
     out = []
     for name in ("calls", "seen"):
-        since = sums.until[name] - np.take_along_axis(sums.before[name], began, axis=0)
+        since = sums.until[name] - np.take_along_axis(sums.before[name], first, axis=0)
         out.append(np.where(silent, since, 0).astype(np.float32))
     return out[0], out[1]
 
@@ -120,17 +126,38 @@ def silence(sums: Hours, scale: NDArray[Any]) -> Floats:
 
 
 def deviation(sums: Hours, number: int, phi: NDArray[Any], a: NDArray[Any]) -> tuple[Floats, Floats]:
-    """How many standard deviations above and below the season a span is, and has been of late: [T', S] each."""
-    quarters = SPANS[number]
-    whole, late = (_root_z(sums, n, phi, a) for n in (quarters, quarters // RECENTLY))
-    # Of a steady change, a fourth of the time shows half as many deviations.
-    up, down = np.minimum(whole, 2 * late), np.minimum(-whole, -2 * late)
-    known = sums.span("seen", quarters) >= LEAST_OBSERVED * QUARTER * quarters
-    return np.where(known, up, 0).astype(np.float32), np.where(known, down, 0).astype(np.float32)
+    """Minus the logarithm of the probability that all fourths of a span are as far above, and below, the season [T', S] each.
+
+    The one of them that is least so decides: what was a finding for an hour is none again for the rest of the span.
+    """
+    part = SPANS[number] // PARTS
+    bounds = [sums.place - n * part for n in range(PARTS + 1)]
+    shape = sums.until["lines"].shape
+    least, most = np.full(shape, np.inf), np.full(shape, -np.inf)
+    for n, low in enumerate(bounds[1:]):
+        observed, unknown, wanted = (
+            (sums.until[name] if n == 0 else sums.before[name][bounds[n]]) - sums.before[name][low]
+            for name in ("lines", "unknown", "expected")
+        )
+        # After a deploy, lines that are new are no rise, and those in whose place they come are no loss.
+        above, below = root_z(observed - unknown, wanted, phi, a), root_z(observed, wanted, phi, a)
+        least, most = np.minimum(least, above), np.maximum(most, below)
+    known = sums.span("seen", SPANS[number]) >= LEAST_OBSERVED * QUARTER * SPANS[number]
+    up, down = (np.where(known, PARTS * _rarity(side), 0).astype(np.float32) for side in (least, -most))
+    return up, down
 
 
-def _root_z(sums: Hours, quarters: int, phi: NDArray[Any], a: NDArray[Any]) -> Floats:
-    observed, wanted = sums.span("lines", quarters), sums.span("expected", quarters)
+_STEPS = np.arange(-5, 35, 0.05)
+_RARITIES = np.array([-log(erfc(step / sqrt(2)) / 2) for step in _STEPS])
+
+
+def _rarity(z: Floats) -> Floats:
+    """Minus the logarithm of a standard normal variable's probability of being above ``z``; straight between steps of 0.05."""
+    return np.interp(z, _STEPS, _RARITIES)
+
+
+def root_z(observed: Floats, wanted: Floats, phi: NDArray[Any], a: NDArray[Any]) -> Floats:
+    """Standardised difference on the scale of square roots."""
     return 2 * (np.sqrt(observed + ROOT_SHIFT) - np.sqrt(wanted + ROOT_SHIFT)) / np.sqrt(phi + a * wanted)
 
 

@@ -22,8 +22,10 @@ LEAST_RATE = 1e-6
 LEAST_SILENCE_SCALE = 0.4
 """Lines that come by the clock leave shorter silences than chance would, but a late one is no fault."""
 LEAST_SCALE = 0.8
-TAIL, TAIL_Z = 0.99, 2.326
-"""The quantile that spans are scaled by, and the same of a normal distribution: few spans of hours are apart in two weeks."""
+LEAST_A = 0.01
+"""Square of the share by which a service may change for hours and be the same: a deploy adds a tenth of the lines."""
+TAIL = 0.01
+"""Share of minutes that spans are scaled by: few spans of hours are apart in two weeks."""
 STEP = 5
 """Minutes from one looked at span to the next: they overlap."""
 WINSOR = 0.995
@@ -104,18 +106,18 @@ def _fit_spans(fit: dict[str, NDArray], sums: hours.Hours) -> None:
         known = (sums.span("seen", quarters) >= hours.LEAST_OBSERVED * QUARTER * quarters)[::STEP, 0]
         if not known.any():
             continue
-        observed, wanted = (sums.span(name, quarters)[::STEP, 0][known] for name in ("lines", "expected"))
+        observed, wanted = (sums.span(n, quarters // hours.PARTS)[::STEP, 0][known] for n in ("lines", "expected"))
         fit["hour_phi"][number], fit["hour_a"][number] = spread(observed, wanted)
         for name, values in zip(
             ("hour_up", "hour_down"),
             hours.deviation(sums, number, fit["hour_phi"][number], fit["hour_a"][number]),
             strict=True,
         ):
-            high = float(np.quantile(values[::STEP, 0][known], TAIL))
-            fit[name][number] = max(high / TAIL_Z, LEAST_SCALE)
+            high = float(np.quantile(values[::STEP, 0][known], 1 - TAIL))
+            fit[name][number] = max(high / -np.log(TAIL), LEAST_SCALE)
 
 
-def spread(observed: NDArray[np.float64], wanted: NDArray[np.float64]) -> tuple[float, float]:
+def spread(observed: Floats, wanted: Floats) -> tuple[float, float]:
     """``phi`` and ``a`` of variance ``phi M + a M^2`` of sums [N], ``phi`` at least 1; the largest squares cut off."""
     squares = np.square(observed - wanted)
     squares = np.minimum(squares, np.quantile(squares, WINSOR))
@@ -124,4 +126,4 @@ def spread(observed: NDArray[np.float64], wanted: NDArray[np.float64]) -> tuple[
     det = m1 * m3 - m2 * m2
     a = (m1 * r1 - m2 * r0) / det if det > 1e-3 * m1 * m3 else 0.0
     a = float(np.clip(a, 0, r0 / max(m2, 1e-9)))
-    return max((r0 - a * m2) / max(m1, 1e-9), 1.0), a
+    return max((r0 - a * m2) / max(m1, 1e-9), 1.0), max(a, LEAST_A)

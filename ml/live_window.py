@@ -211,17 +211,18 @@ class LiveWindow:
         """The day before and up to the end of these minutes, of every service whose sightings are kept."""
         import polars as pl
 
-        lines = {service: np.zeros(len(minutes)) for service in self.before}
-        rows = pl.concat([one.tally.table for one in minutes]).group_by("service", "minute").agg(pl.col("lines").sum())
-        for service, minute, number in rows.iter_rows():
-            if service in lines:
-                lines[service][minute - start] = number
-        return {
-            service: seen.quarters.followed_by(
-                start, lines[service], np.array([not one.blind.hides(service) for one in minutes])
-            )
-            for service, seen in self.before.items()
-        }
+        parts = pl.concat([one.tally.table for one in minutes]).partition_by("service", as_dict=True)
+        out = {}
+        for service, seen in self.before.items():
+            observed = np.array([not one.blind.hides(service) for one in minutes])
+            lines, unknown = np.zeros(len(minutes)), np.zeros(len(minutes))
+            if (part := parts.get((service,))) is not None and service in self._fitted:
+                row, number = part["minute"].to_numpy() - start, part["lines"].to_numpy()
+                strange = ~part["template"].is_in(self._fitted[service].vocabulary.known).to_numpy()
+                lines = np.bincount(row, number, len(minutes))
+                unknown = np.bincount(row[strange], number[strange], len(minutes))
+            out[service] = seen.quarters.followed_by(start, lines, unknown, observed)
+        return out
 
 
 def sightings_at(model: Model, start: int, live: Mapping[str, Sightings]) -> Iterator[tuple[str, Sightings]]:

@@ -1,6 +1,6 @@
 """A service's last day by quarter hours: the memory of signals that look back further than ``HISTORY`` minutes.
 
-Lines and observed minutes of 97 quarter hours are two numbers each, whatever the service writes, so a scorer can carry them
+Of each of 97 quarter hours there are three numbers, whatever the service writes, so a scorer can carry them
 from minute to minute and over a restart. What is known of a quarter hour only grows; one that nobody observed is nought
 minutes long, and a signal leaves it out.
 """
@@ -23,63 +23,67 @@ Quantities = NDArray[np.float32]
 
 
 def _nothing() -> Quantities:
-    return np.zeros(REMEMBERED, np.float32)
+    return np.zeros((3, REMEMBERED), np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quarters:
-    """``lines`` and ``seen`` minutes [REMEMBERED] of the quarter hours that end with number ``newest`` since 1970."""
+    """``table`` [3, REMEMBERED]: lines, those of them of templates that the model did not know, and observed minutes.
+
+    Of the quarter hours that end with number ``newest`` since 1970.
+    """
 
     newest: int = 0
-    lines: Quantities = field(default_factory=_nothing)
-    seen: Quantities = field(default_factory=_nothing)
+    table: Quantities = field(default_factory=_nothing)
 
-    def ending(self, quarter: int) -> tuple[Quantities, Quantities]:
-        """Lines and observed minutes [REMEMBERED] of the quarter hours up to this one, as copies."""
+    def ending(self, quarter: int) -> Quantities:
+        """The table of the quarter hours up to this one, as a copy."""
         away = quarter - self.newest
         if away == 0:
-            return self.lines.copy(), self.seen.copy()
-        lines, seen = _nothing(), _nothing()
+            return self.table.copy()
+        table = _nothing()
         if 0 < away < REMEMBERED:
-            lines[:-away], seen[:-away] = self.lines[away:], self.seen[away:]
+            table[:, :-away] = self.table[:, away:]
         elif -REMEMBERED < away < 0:
-            lines[-away:], seen[-away:] = self.lines[:away], self.seen[:away]
-        return lines, seen
+            table[:, -away:] = self.table[:, :away]
+        return table
 
-    def followed_by(self, start: int, lines: NDArray[Any], observed: NDArray[np.bool_]) -> Quarters:
-        """With the minutes from ``start`` on: their lines [T], and which of them were observed [T]."""
+    def followed_by(
+        self, start: int, lines: NDArray[Any], unknown: NDArray[Any], observed: NDArray[np.bool_]
+    ) -> Quarters:
+        """With the minutes from ``start`` on: their lines [T], of unknown templates [T], and which were observed [T]."""
         rows = len(lines)
         if rows == 0:
             return self
         newest = max(self.newest, (start + rows - 1) // QUARTER)
-        kept, seen = self.ending(newest)
-        first = newest - REMEMBERED + 1
+        table, first = self.ending(newest), newest - REMEMBERED + 1
         if rows == 1:
-            kept[start // QUARTER - first] += lines[0] * observed[0]
-            seen[start // QUARTER - first] += observed[0]
-            return Quarters(newest, kept, seen)
+            place = start // QUARTER - first
+            if place >= 0 and observed[0]:
+                table[0, place] += lines[0]
+                table[1, place] += unknown[0]
+                table[2, place] += 1
+            return Quarters(newest, table)
         place = (start + np.arange(rows)) // QUARTER - first
         inside = observed & (place >= 0)
-        kept += np.bincount(place[inside], np.asarray(lines, np.float64)[inside], REMEMBERED).astype(np.float32)
-        seen += np.bincount(place[inside], None, REMEMBERED).astype(np.float32)
-        return Quarters(newest, kept, seen)
+        for row, values in enumerate((lines, unknown, observed)):
+            weights = np.asarray(values, np.float64)[inside]
+            table[row] += np.bincount(place[inside], weights, REMEMBERED).astype(np.float32)
+        return Quarters(newest, table)
 
     def plain(self) -> dict[str, Any]:
         """For JSON: what was observed alone."""
-        there = np.flatnonzero(self.seen)
-        rows = zip(there.tolist(), self.lines[there].tolist(), self.seen[there].tolist(), strict=True)
-        return {"newest": self.newest, "rows": [list(row) for row in rows]}
+        there = np.flatnonzero(self.table[2])
+        return {"newest": self.newest, "at": there.tolist(), "table": self.table[:, there].tolist()}
 
     @staticmethod
     def of_plain(body: Mapping[str, Any]) -> Quarters:
-        """Out of ``plain``. Raises KeyError, IndexError or TypeError for anything else."""
-        lines, seen = _nothing(), _nothing()
-        for row in body["rows"]:
-            lines[row[0]], seen[row[0]] = row[1], row[2]
-        return Quarters(int(body["newest"]), lines, seen)
+        """Out of ``plain``. Raises KeyError, IndexError, TypeError or ValueError for anything else."""
+        table = _nothing()
+        table[:, body["at"]] = body["table"]
+        return Quarters(int(body["newest"]), table)
 
 
-def side_by_side(quarters: Sequence[Quarters], newest: int) -> tuple[Quantities, Quantities]:
-    """Lines and observed minutes [REMEMBERED, S] of services, up to the same quarter hour."""
-    parts = [one.ending(newest) for one in quarters]
-    return np.stack([part[0] for part in parts], axis=1), np.stack([part[1] for part in parts], axis=1)
+def side_by_side(quarters: Sequence[Quarters], newest: int) -> Quantities:
+    """The tables [3, REMEMBERED, S] of services, up to the same quarter hour."""
+    return np.stack([one.ending(newest) for one in quarters], axis=2)

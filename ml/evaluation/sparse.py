@@ -75,7 +75,10 @@ def subjects(seed: int, each: int = EACH) -> list[Subject]:
     for number, (group, lines, nightly) in enumerate(one for one in groups() for _ in range(each)):
         chance = np.random.default_rng((seed, number))
         days = live(
-            make_sparse(number, lines, chance, nightly=nightly), chance, quiet_days=LEARNT_DAYS + JUDGED_DAYS, test_days=0
+            make_sparse(number, lines, chance, nightly=nightly),
+            chance,
+            quiet_days=LEARNT_DAYS + JUDGED_DAYS,
+            test_days=0,
         )
         first = LEARNT_DAYS * DAY
         faults = _planned(days, first, chance)
@@ -148,9 +151,7 @@ def _possible(days: ServiceDays, fault: Fault) -> bool:
 
 
 def _row(group: str, judged: Sequence[tuple[Subject, Run]]) -> Row:
-    delays = {
-        name: [delay_of(run, subject.faults[name]) for subject, run in judged] for name in FAULTS
-    }
+    delays = {name: [delay_of(run, subject.faults[name]) for subject, run in judged] for name in FAULTS}
     possible = {name: [name in subject.possible for subject, _ in judged] for name in FAULTS}
     found = {name: [delay is not None for delay in some] for name, some in delays.items()}
     return Row(
@@ -158,9 +159,7 @@ def _row(group: str, judged: Sequence[tuple[Subject, Run]]) -> Row:
         len(judged),
         {name: wilson(sum(some), len(some)) for name, some in found.items()},
         {name: sum(some) for name, some in possible.items()},
-        {
-            name: sum(one and could for one, could in zip(found[name], possible[name], strict=True)) for name in FAULTS
-        },
+        {name: sum(one and could for one, could in zip(found[name], possible[name], strict=True)) for name in FAULTS},
         {name: float(np.median([d for d in some if d is not None] or [np.nan])) for name, some in delays.items()},
         _false_a_day([run for _, run in judged]),
     )
