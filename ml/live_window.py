@@ -130,9 +130,9 @@ class LiveWindow:
         if len(self.minutes) < KEPT + FOLDED:
             return False
         old, self.minutes = self.minutes[:FOLDED], self.minutes[FOLDED:]
-        self.before = {**self.before, **dict(self._seen_through(old, self.start))}
         quarters = self._quarters_through(old, self.start)
-        self.before = {name: replace(seen, quarters=quarters[name]) for name, seen in self.before.items()}
+        seen = {**self.before, **dict(self._seen_through(old, self.start))}
+        self.before = {name: replace(one, quarters=quarters.get(name, Quarters())) for name, one in seen.items()}
         self.start += FOLDED
         return True
 
