@@ -139,8 +139,9 @@ def deviation(sums: Hours, number: int, phi: NDArray[Any], a: NDArray[Any]) -> t
             (sums.until[name] if n == 0 else sums.before[name][bounds[n]]) - sums.before[name][low]
             for name in ("lines", "unknown", "expected")
         )
+        below = root_z(observed, wanted, phi, a)
         # After a deploy, lines that are new are no rise, and those in whose place they come are no loss.
-        above, below = root_z(observed - unknown, wanted, phi, a), root_z(observed, wanted, phi, a)
+        above = root_z(observed - unknown, wanted, phi, a) if unknown.any() else below
         least, most = np.minimum(least, above), np.maximum(most, below)
     known = sums.span("seen", SPANS[number]) >= LEAST_OBSERVED * QUARTER * SPANS[number]
     up, down = (np.where(known, PARTS * _rarity(side), 0).astype(np.float32) for side in (least, -most))
@@ -167,6 +168,11 @@ def channels(sums: Hours, fit: Mapping[str, NDArray[Any]]) -> Floats:
     out[:, :, 0] = silence(sums, fit["hour_silence"])
     for number in range(len(SPANS)):
         up, down = deviation(sums, number, fit["hour_phi"][number], fit["hour_a"][number])
-        np.maximum(out[:, :, 1], down / fit["hour_down"][number], out=out[:, :, 1])
-        np.maximum(out[:, :, 2], up / fit["hour_up"][number], out=out[:, :, 2])
+        add_span(out, up, down, fit["hour_up"][number], fit["hour_down"][number])
     return out
+
+
+def add_span(out: Floats, up: Floats, down: Floats, up_scale: NDArray[Any], down_scale: NDArray[Any]) -> None:
+    """Raise hours_down and hours_up of ``out`` to what one more span shows."""
+    np.maximum(out[:, :, 1], down / down_scale, out=out[:, :, 1])
+    np.maximum(out[:, :, 2], up / up_scale, out=out[:, :, 2])

@@ -54,8 +54,10 @@ def fit_hours(panel: Panel, history: int) -> tuple[dict[str, NDArray], Floats]:
         by_calls[rows] = seasonal.expected(log_calls(calls.sum(0) - less * calls[number], left), middles[rows])
     sums = hours.hours(panel, history, by_lines, by_calls)
     fit["hour_silence"] = _silence_scale(sums)
-    _fit_spans(fit, sums)
-    return fit, hours.channels(sums, fit)
+    out = np.zeros((*sums.until["lines"].shape, 3), np.float32)
+    out[:, :, 0] = hours.silence(sums, fit["hour_silence"])
+    _fit_spans(fit, out, sums)
+    return fit, out
 
 
 def log_lines(lines: NDArray[np.float64], seen: NDArray[np.float64], clump: float = 1.0) -> Floats:
@@ -99,7 +101,7 @@ def _silence_scale(sums: hours.Hours) -> Floats:
     return np.array([max(scale, LEAST_SILENCE_SCALE)], np.float32)
 
 
-def _fit_spans(fit: dict[str, NDArray], sums: hours.Hours) -> None:
+def _fit_spans(fit: dict[str, NDArray], out: Floats, sums: hours.Hours) -> None:
     for name in ("hour_phi", "hour_a", "hour_up", "hour_down"):
         fit[name] = np.ones((len(hours.SPANS), 1), np.float32)
     for number, quarters in enumerate(hours.SPANS):
@@ -108,13 +110,11 @@ def _fit_spans(fit: dict[str, NDArray], sums: hours.Hours) -> None:
             continue
         observed, wanted = (sums.span(n, quarters // hours.PARTS)[::STEP, 0][known] for n in ("lines", "expected"))
         fit["hour_phi"][number], fit["hour_a"][number] = spread(observed, wanted)
-        for name, values in zip(
-            ("hour_up", "hour_down"),
-            hours.deviation(sums, number, fit["hour_phi"][number], fit["hour_a"][number]),
-            strict=True,
-        ):
+        up, down = hours.deviation(sums, number, fit["hour_phi"][number], fit["hour_a"][number])
+        for name, values in (("hour_up", up), ("hour_down", down)):
             high = float(np.quantile(values[::STEP, 0][known], 1 - TAIL))
             fit[name][number] = max(high / -np.log(TAIL), LEAST_SCALE)
+        hours.add_span(out, up, down, fit["hour_up"][number], fit["hour_down"][number])
 
 
 def spread(observed: Floats, wanted: Floats) -> tuple[float, float]:
