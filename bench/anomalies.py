@@ -100,16 +100,20 @@ def of_sparse(examined: Sequence[sparse.Row]) -> list[dict[str, Any]]:
     """Rows of the report: what was found of each fault of hours, what of those that can be, and findings beside them."""
     rows = []
     for one in examined:
-        what = f"{one.group} lines a day"
+        what = f"{one.group} a day"
         for name, figure in one.found.items():
             could = f"{one.found_of_possible[name]} of {one.possible[name]} that can be"
-            rows.append((f"{what}: found of {one.services}, {name} ({_span(figure)}; {could})", figure.value, "higher"))
-        rows.append(
-            (f"{what}: false findings a service-day ({_span(one.false_a_day)})", one.false_a_day.value, "lower")
-        )
+            found = f"{what}: found of {one.services}, {name} ({_span(figure)}; {could})"
+            rows.append((found, round(figure.value, 3), "", "higher"))
+            if figure.value:
+                rows.append((f"{what}: median delay, {name}", one.delay[name], "min", "lower"))
+        false = one.false_a_day
+        rows.append((f"{what}: false findings a service-day ({_span(false)})", round(false.value, 3), "", "lower"))
+        after = f"{what}: of those, within six hours after one of {len(one.found) * one.services} faults"
+        rows.append((after, one.after, "", "lower"))
     return [
-        {"what": what, "value": round(value, 3), "unit": "", "reach": None, "better": better, "detail": True}
-        for what, value, better in rows
+        {"what": what, "value": value, "unit": unit, "reach": None, "better": better, "detail": True}
+        for what, value, unit, better in rows
     ]
 
 
