@@ -20,6 +20,7 @@ from ml.explain import Explanation, explain
 from ml.features import Minute, advanced
 from ml.quarters import QUARTER, REMEMBERED, Quarters
 from ml.signals import CHANNELS, HISTORY, HOURS
+from onecollector_resources.findings.report import SIGNALS
 
 LEARNT = 14 * DAY
 NOON = 12 * 60
@@ -209,3 +210,7 @@ def test_an_empty_service_can_be_fitted() -> None:
     fit = detectors.fit_service(frame, vocabulary)
     assert all(np.isfinite(values).all() for name, values in fit.params.items() if name.startswith("hour_"))
     assert hours.SPANS[-1] < REMEMBERED
+
+
+def test_every_signal_has_words_for_people() -> None:
+    assert set(SIGNALS) == set(detectors.VOTES)
