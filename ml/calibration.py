@@ -63,6 +63,20 @@ def fit_tail(values: NDArray[np.floating], prior: float = 0.0, prior_minutes: in
     return (np.maximum.accumulate(knots) + step * np.arange(len(knots))).astype(np.float32)
 
 
+def lawful_tail(values: NDArray[np.floating], law: NDArray[np.floating]) -> Floats:
+    """Values [len(SHARES)] of a signal whose law is known, ``law`` [len(SHARES)], stretched where its own minutes reach further.
+
+    For signals over hours: two weeks have too few hours that are apart to know a tail by ranks.
+    """
+    reach = float(np.quantile(values, 1 - TAIL_SHARE)) if len(values) else 0.0
+    return (law * max(1.0, reach / float(law[SHARES.index(TAIL_SHARE)]))).astype(np.float32)
+
+
+def exponential_law() -> NDArray[np.float64]:
+    """Values [len(SHARES)] of minus the logarithm of a probability."""
+    return -np.log(np.array(SHARES))
+
+
 def digits(values: Floats, knots: Floats) -> Floats:
     """``-log10 p`` of values [.., S, C] by knots [S, C, len(SHARES)]; below the first knot 0, at most ``MOST_DIGITS``."""
     heights = -np.log10(np.array(SHARES, np.float32))

@@ -9,8 +9,9 @@ same evidence and the same finding key.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,13 @@ from ml.drift import Notice, settling
 from ml.features import Frame, Vocabulary
 from ml.forest import Forest, fit_forest
 from ml.panel import Floats, panel_of
-from ml.signals import CHANNELS, HISTORY
+from ml.signals import CHANNELS, HISTORY, HOURS
 from ml.wear import Usual, usual_of
 
 VOTES = (*CHANNELS, "forest")
 FOREST = len(CHANNELS)
+ASKED = HOURS.start
+"""Signals that the forest knows: it is asked about a minute, and what is so for hours would be a candidate for hours."""
 CANDIDATE = 1.7
 """Decades that some signal has to reach before the forest is asked: it is the one vote that costs time."""
 SETTLED_DIGITS = 1.5
@@ -127,7 +130,7 @@ def fit_service(frame: Frame, vocabulary: Vocabulary) -> ServiceFit:
     panel = panel_of([frame])
     params, values = fitting.fit_panel(panel)
     known = frame.observed[HISTORY:]
-    tails = np.stack([calibration.fit_tail(values[known, 0, channel]) for channel in range(len(CHANNELS))])
+    tails = _tails(values[known, 0])
     settles, _ = settling(frame.fresh_kinds, frame.fresh_infos)
     days = float(known.sum()) / 1440
     minutes = panel.minutes[HISTORY:]
@@ -149,7 +152,7 @@ def fit_service(frame: Frame, vocabulary: Vocabulary) -> ServiceFit:
 def join(fits: Sequence[ServiceFit], *, with_forest: bool = True, seed: int = 0) -> Shard:
     """Services together: one forest, the table from which thresholds are read for any budget."""
     params = {name: np.concatenate([fit.params[name] for fit in fits], axis=_axis(name)) for name in fits[0].params}
-    forest = fit_forest([fit.digits for fit in fits], seed) if with_forest else None
+    forest = fit_forest([fit.digits[:, :ASKED] for fit in fits], seed) if with_forest else None
     tails = np.zeros((len(fits), len(VOTES), len(calibration.SHARES)), np.float32)
     tails[:, FOREST] = calibration.fit_tail(np.zeros(0))
     episodes = []
@@ -259,13 +262,31 @@ def evidence_by_vote(scores: Scores, service: int, row: int) -> Floats:
     return (digits - _allowance(scores.settles[rows, service])).max(0)
 
 
+def _tails(values: Floats) -> Floats:
+    """Tails [C, knots] of every signal from calibration minutes [N, C]."""
+    laws = _laws()
+    return np.stack(
+        [
+            calibration.lawful_tail(values[:, number], laws[name])
+            if name in laws
+            else calibration.fit_tail(values[:, number])
+            for number, name in enumerate(CHANNELS)
+        ]
+    )
+
+
+@cache
+def _laws() -> Mapping[str, NDArray[np.float64]]:
+    return dict.fromkeys(CHANNELS[HOURS], calibration.exponential_law())
+
+
 def _digits_by_other_days(values: Floats, known: NDArray[np.bool_], minutes: NDArray[np.int64]) -> Floats:
     """Decades of calibration minutes [T', C] by the tails of other days: a tail that was fitted to a minute excuses it."""
     fold = minutes // 1440 % FOLDS
     out = np.zeros(values.shape, np.float32)
     for number in np.unique(fold):
         others = known & (fold != number) if (fold != number).any() else known
-        tails = np.stack([calibration.fit_tail(values[others, channel]) for channel in range(values.shape[1])])
+        tails = _tails(values[others])
         rows = fold == number
         out[rows] = calibration.digits(values[rows][:, None], tails[None])[:, 0]
     return out
@@ -284,10 +305,10 @@ def _allowance(settles: NDArray[np.int32]) -> Floats:
 
 def _forest_values(forest: Forest, digits: Floats) -> Floats:
     """The forest's opinion of the minutes that are candidates [T, S]; nought for all others."""
-    rows = digits[..., : len(CHANNELS)].max(2) >= CANDIDATE
+    rows = digits[..., :ASKED].max(2) >= CANDIDATE
     out = np.zeros(digits.shape[:2], np.float32)
     if rows.any():
-        out[rows] = forest.isolation(digits[rows][:, : len(CHANNELS)])
+        out[rows] = forest.isolation(digits[rows][:, :ASKED])
     return out
 
 

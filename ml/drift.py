@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ml.quarters import Quarters
+
 OVERFLOW = "overflow"
 """Template id of lines that mining gave up on: counted, never fresh."""
 FRESH_MINUTES = 30
@@ -30,10 +32,14 @@ FORGET_MINUTES = 60 * 1440
 
 @dataclass(frozen=True, slots=True)
 class Sightings:
-    """When each template last appeared after an absence, and when it was last seen; minutes since 1970."""
+    """When each template last appeared after an absence, and when it was last seen; minutes since 1970.
+
+    ``quarters`` is the day before, where somebody carries it on: a resident scorer does, frames have it beside.
+    """
 
     appeared: Mapping[str, int] = field(default_factory=dict)
     last: Mapping[str, int] = field(default_factory=dict)
+    quarters: Quarters = field(default_factory=Quarters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from ml.evaluation.judge import Run, Verdict, judge
 from ml.evaluation.user_days import MOST_EACH, with_faults
 from ml.features import Vocabulary, frame_of, tally
 from ml.shard_parts import part_of
-from ml.signals import CHANNELS, HISTORY
+from ml.signals import CHANNELS, HISTORY, HOURS
 from ml.tally_store import Ranges
 from ml.tenant_training import AFTER, Learnt, as_known
 from ml.wear import Worn, histogram, worn_signals
@@ -125,6 +125,7 @@ class Detector:
             subject.end,
             sightings=subject.learnt.frame.sightings,
             unobserved=subject.unobserved,
+            earlier=subject.learnt.frame.quarters_before(subject.border - HISTORY),
         )
 
     def worn(self, subject: Subject) -> list[Worn]:
@@ -138,7 +139,8 @@ class Detector:
         days = scores.minutes // 1440
         every = [histogram(scores.digits[counted & (days == day), 0, : len(CHANNELS)]) for day in np.unique(days)]
         found = worn_signals(part.usual, 0, every)
-        return [Worn(service, CHANNELS[number], index) for number, index in found.items()]
+        # What is so for hours makes no day like the others.
+        return [Worn(service, CHANNELS[number], index) for number, index in found.items() if number < HOURS.start]
 
     def findings(self, service: str, frame: detectors.Frame) -> Rows:
         """First and last row, after ``HISTORY``, of each finding in a frame."""
@@ -274,5 +276,6 @@ def _case(subject: Subject) -> Case:
         subject.end,
         sightings=learnt.frame.sightings,
         unobserved=subject.unobserved,
+        earlier=learnt.frame.quarters_before(subject.border - HISTORY),
     )
     return Case(learnt.frame, learnt.vocabulary, test, subject.faults, subject.benign)

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from ml import calibration, signals
 from ml.detectors import VOTES, Episode, Scores, Shard, evidence_by_vote
+from ml.explain_hours import stretch
 from ml.features import OTHER, Frame
 from ml.logql import query_of
 from ml.panel import ERROR, ERROR_SUM, INFO, Panel, panel_of
-from ml.signals import HISTORY, HORIZONS
+from ml.signals import CHANNELS, HISTORY, HORIZONS, HOURS
 
 MOST_TEMPLATES = 5
 LONGEST_TEXT = 500
@@ -101,7 +102,8 @@ def explain(
     signal = VOTES[int(np.argmax(votes))]
     told = VOTES[int(np.argmax(votes[:-1]))] if signal == "forest" else signal
     frame = frames[number].rows(row, HISTORY + row + 1)
-    horizon, moved, total = _templates(single(shard, number), panel_of([frame]), frame, told, labels, texts)
+    described = _over_hours if told in CHANNELS[HOURS] else _templates
+    horizon, moved, total = described(single(shard, number), panel_of([frame]), frame, told, labels, texts)
     if told == "new_errors":
         horizon = signals.NEW_ERROR_MINUTES
         total = (float(sum((new or {}).values())) or _sum(frame.fresh_errors, horizon), 0.0)
@@ -145,7 +147,7 @@ def explain(
 
 def sentence(service: str, signal: str, minutes: int, observed: float, expected: float, moved: Sequence[Moved]) -> str:
     """What happened, in words."""
-    span = "one minute" if minutes == 1 else f"{minutes} minutes"
+    span = _span(minutes)
     top = moved[0] if moved else None
     counts = f"{_lines(top.observed)} in {span}, {_n(top.expected)} expected" if top else ""
     said = {
@@ -158,6 +160,9 @@ def sentence(service: str, signal: str, minutes: int, observed: float, expected:
         "template_up": f"wrote one template more than usual: {_quote(top)}, {counts}",
         "template_down": f"wrote one template less than usual: {_quote(top)}, {counts}",
         "silence": f"stopped writing {_quote(top)}: {counts}",
+        "quiet": f"has written nothing for {span}, {_n(expected)} lines expected",
+        "hours_down": f"has written less than usual for {span}: {_lines(observed)}, {_n(expected)} expected",
+        "hours_up": f"has written more than usual for {span}: {_lines(observed)}, {_n(expected)} expected",
         "latency_up": f"reports longer durations: {_n(observed)} ms in {_quote(top)}, {_n(expected)} ms expected",
     }[signal]
     if signal == "new_errors" and top:
@@ -171,7 +176,7 @@ def single(shard: Shard, number: int) -> dict[str, NDArray]:
     columns = slice(first, first + shard.columns[number])
     took_sizes = [2 * len(v.timed) + 1 for v in shard.vocabularies]
     took = slice(sum(took_sizes[:number]), sum(took_sizes[: number + 1]))
-    by_service = ("total_", "mix_")
+    by_service = ("total_", "mix_", "hour_")
     out = {}
     for name, array in shard.params.items():
         if name == "level":
@@ -282,6 +287,33 @@ def _slowest(
         )
     first = (moved[0].observed, moved[0].expected) if moved else (float(observed[-1]), float(usual[-1]))
     return horizon, moved, first
+
+
+def _over_hours(
+    fit: dict[str, NDArray],
+    panel: Panel,
+    frame: Frame,
+    signal: str,
+    labels: Mapping[str, str],
+    texts: Mapping[str, str],
+) -> tuple[int, list[Moved], tuple[float, float]]:
+    """Of a finding over hours: its minutes, templates that are missing in a silence, observed and expected lines in all."""
+    told = stretch(fit, panel, signal)
+    moved = []
+    for column, lines in told.missing[:MOST_TEMPLATES]:
+        name = frame.templates[column]
+        text = None if name == OTHER else texts.get(name)
+        z = float(signals.root_z(np.zeros(1), np.array([lines]), np.ones(1), np.zeros(1))[0])
+        query = query_of(dict(labels), text)
+        moved.append(Moved(name, plain(text or name), 0.0, lines, z, bool(frame.is_error[column]), query))
+    return told.minutes, moved, (told.observed, told.expected)
+
+
+def _span(minutes: int) -> str:
+    if minutes < 120:
+        return "one minute" if minutes == 1 else f"{minutes} minutes"
+    rest = f" {minutes % 60} min" if minutes % 60 else ""
+    return f"{minutes // 60} h{rest}"
 
 
 def _sum(values: NDArray, minutes: int) -> float:

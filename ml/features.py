@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.drift import FEW, OVERFLOW, Named, Sightings, coded, freshness
+from ml.quarters import Quarters
 
 if TYPE_CHECKING:
     import polars as pl
@@ -60,6 +61,11 @@ class Vocabulary:
     timed: tuple[str, ...]
     rest: frozenset[str] = frozenset()
 
+    @property
+    def known(self) -> list[str]:
+        """Ids of all lines that are not of a template that the model has never seen."""
+        return [*self.templates, *self.rest, OTHER, OVERFLOW]
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -69,7 +75,8 @@ class Frame:
     ``unknown`` and not in ``counts``. ``errors``, ``fresh_errors`` and ``fresh_infos`` are lines;
     ``fresh_kinds`` distinct fresh templates. ``took_lines``, ``took_median`` and ``took_p95`` [T, D] belong to ``timed``, in
     milliseconds, NaN without any. ``observed`` is False where nobody knows what was written (a gap in collection).
-    ``outside`` counts rows of the tally that lay outside the asked range: a clock that jumped.
+    ``outside`` counts rows of the tally that lay outside the asked range: a clock that jumped. ``earlier`` is the day before
+    ``start``, as far as it is known.
     """
 
     service: str
@@ -92,6 +99,7 @@ class Frame:
     observed: NDArray[np.bool_]
     outside: int = 0
     sightings: Sightings = field(default_factory=Sightings)
+    earlier: Quarters = field(default_factory=Quarters)
 
     @property
     def minutes(self) -> NDArray[np.int64]:
@@ -101,13 +109,20 @@ class Frame:
     def rows(self, first: int, end: int) -> Frame:
         """The minutes of the rows [first, end)."""
         tables = {name: getattr(self, name)[first:end] for name in _TABLES}
-        return replace(self, start=self.start + first, **tables)
+        earlier = self.quarters_before(self.start + first)
+        return replace(self, start=self.start + first, earlier=earlier, **tables)
+
+    def quarters_before(self, minute: int) -> Quarters:
+        """The day before a minute, as far as it is known here."""
+        part = slice(0, max(0, minute - self.start))
+        lines = self.counts[part].sum(1) + self.unknown[part]
+        return self.earlier.followed_by(self.start, lines, self.unknown[part], self.observed[part])
 
 
 _TABLES = tuple(
     name
     for name in Frame.__dataclass_fields__
-    if name not in ("service", "start", "templates", "is_error", "timed", "outside", "sightings")
+    if name not in ("service", "start", "templates", "is_error", "timed", "outside", "sightings", "earlier")
 )
 
 
@@ -224,12 +239,14 @@ def frame_of(
     *,
     sightings: Sightings | None = None,
     unobserved: Sequence[tuple[int, int]] = (),
+    earlier: Quarters | None = None,
 ) -> Frame:
     """The minutes [start, end) of a service out of a tally.
 
     Rows of one minute and template are added up (late lines, duplicate minutes), their order does not matter, rows outside
     the range are counted and left out. ``sightings`` is what was seen before ``start``; without it every template of the first
-    day counts as known. ``unobserved`` are half-open ranges of minutes.
+    day counts as known. ``unobserved`` are half-open ranges of minutes. ``earlier`` is the day before ``start``; without it
+    nobody knows of that day.
     """
     table = _whole(table)
     inside = within(table, start, end)
@@ -237,7 +254,7 @@ def frame_of(
     observed = made.observed
     for first, last in unobserved:
         observed[max(0, first - start) : max(0, last - start)] = False
-    return replace(made, outside=len(table) - len(inside))
+    return replace(made, outside=len(table) - len(inside), earlier=earlier or Quarters())
 
 
 def within(table: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
@@ -261,7 +278,8 @@ def advanced(frame: Frame, minute: Minute, vocabulary: Vocabulary, *, keep: int 
     new = _frame(frame.service, minute, vocabulary, row, 1, frame.sightings)
     first = max(0, len(frame.counts) + 1 - (keep or len(frame.counts)))
     tables = {name: np.concatenate([getattr(frame, name)[first:], getattr(new, name)]) for name in _TABLES}
-    return replace(new, start=frame.start + first, **tables)
+    earlier = frame.quarters_before(frame.start + first)
+    return replace(new, start=frame.start + first, earlier=earlier, **tables)
 
 
 def _frame(

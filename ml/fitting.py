@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml import seasonal, signals
+from ml.hours_fitting import fit_hours
 from ml.panel import ERROR_SUM, Floats, Panel
 from ml.signals import CHANNELS, HISTORY, HORIZONS, LAGS, SUSTAINED, TOOK_HORIZONS, Traffic
 
@@ -58,7 +59,8 @@ def fit_panel(panel: Panel) -> tuple[Arrays, Floats]:
     _fit_windows(fit, out, panel, rates, flow, follows)
     _fit_silence(fit, out, panel)
     _fit_durations(fit, out, panel)
-    return fit, out
+    of_hours, out[:, :, signals.HOURS] = fit_hours(panel, HISTORY)
+    return fit | of_hours, out
 
 
 def by_columns(panel: Panel) -> Panel:

@@ -19,6 +19,7 @@ from ml.drift import Sightings, freshness
 from ml.explain import single
 from ml.features import Frame, Minute, Vocabulary, advanced, frame_of
 from ml.minute_tally import MinuteTally
+from ml.quarters import Quarters
 from ml.signals import HISTORY
 
 if TYPE_CHECKING:
@@ -129,13 +130,18 @@ class LiveWindow:
         if len(self.minutes) < KEPT + FOLDED:
             return False
         old, self.minutes = self.minutes[:FOLDED], self.minutes[FOLDED:]
-        self.before = {**self.before, **dict(self._seen_through(old, self.start))}
+        quarters = self._quarters_through(old, self.start)
+        seen = {**self.before, **dict(self._seen_through(old, self.start))}
+        self.before = {name: replace(one, quarters=quarters.get(name, Quarters())) for name, one in seen.items()}
         self.start += FOLDED
         return True
 
     def sightings(self) -> dict[str, Sightings]:
         """When templates were seen up to now, by service."""
-        return {service: frame.sightings for service, frame in self.frames.items()}
+        return {
+            service: replace(frame.sightings, quarters=frame.quarters_before(self.end))
+            for service, frame in self.frames.items()
+        }
 
     def score(self) -> Iterator[tuple[Shard, Sequence[Frame], Scores]]:
         """Each shard's evidence; the last row is the last minute's."""
@@ -169,14 +175,16 @@ class LiveWindow:
         low = min(self.start, self.end - rows)
         gaps = [(low, self.start)]
         gaps += [(one.minute, one.minute + 1) for one in self.minutes if one.blind.hides(service)]
+        before = self.before.get(service, Sightings())
         frame = frame_of(
             service,
             table,
             self._fitted[service].vocabulary,
             low,
             self.end,
-            sightings=self.before.get(service, Sightings()),
+            sightings=before,
             unobserved=gaps,
+            earlier=before.quarters,
         )
         return frame.rows(len(frame.counts) - rows, len(frame.counts))
 
@@ -199,6 +207,23 @@ class LiveWindow:
             seen = self.before.get(service, Sightings())
             yield service, freshness(part["minute"].to_numpy(), part["template"].to_list(), start, seen)[1]
 
+    def _quarters_through(self, minutes: Sequence[KeptMinute], start: int) -> dict[str, Quarters]:
+        """The day before and up to the end of these minutes, of every service whose sightings are kept."""
+        import polars as pl
+
+        parts = pl.concat([one.tally.table for one in minutes]).partition_by("service", as_dict=True)
+        out = {}
+        for service, seen in self.before.items():
+            observed = np.array([not one.blind.hides(service) for one in minutes])
+            lines, unknown = np.zeros(len(minutes)), np.zeros(len(minutes))
+            if (part := parts.get((service,))) is not None and service in self._fitted:
+                row, number = part["minute"].to_numpy() - start, part["lines"].to_numpy()
+                strange = ~part["template"].is_in(self._fitted[service].vocabulary.known).to_numpy()
+                lines = np.bincount(row, number, len(minutes))
+                unknown = np.bincount(row[strange], number[strange], len(minutes))
+            out[service] = seen.quarters.followed_by(start, lines, unknown, observed)
+        return out
+
 
 def sightings_at(model: Model, start: int, live: Mapping[str, Sightings]) -> Iterator[tuple[str, Sightings]]:
     """What had been seen before ``start``: live, and for what was not, in the days that the model learned from.
@@ -211,7 +236,7 @@ def sightings_at(model: Model, start: int, live: Mapping[str, Sightings]) -> Ite
             newest = max(known.last.values(), default=start)
             away = max(0, start - 1 - newest)
             last = {name: min(at + away, start - 1) for name, at in known.last.items()} | dict(seen.last)
-            yield service, Sightings({**known.appeared, **seen.appeared}, last)
+            yield service, Sightings({**known.appeared, **seen.appeared}, last, seen.quarters)
 
 
 def rested(before: Mapping[str, Sightings], minutes: int) -> dict[str, Sightings]:

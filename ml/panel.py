@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.features import Frame
+from ml.quarters import QUARTER, side_by_side
 
 Floats = NDArray[np.floating[Any]]
 """Single precision where it is kept, half or double on the way there."""
@@ -27,7 +28,8 @@ class Panel:
     """Minutes [T] of services [S]: ``counts`` [T, K], ``took_lines`` and ``took_log`` (natural logarithm of ms) [T, D].
 
     Of each timed template there are two columns, median and 95th percentile; after them one of all durations together.
-    ``unknown``, ``fresh`` (error lines of fresh templates) and ``observed`` are [T, S].
+    ``unknown``, ``fresh`` (error lines of fresh templates) and ``observed`` are [T, S]. ``earlier``
+    [3, REMEMBERED, S] is the day before as in ``quarters.py``; its last quarter hour is that of the first minute.
     """
 
     minutes: NDArray[np.int64]
@@ -42,6 +44,7 @@ class Panel:
     unknown: Floats
     fresh: Floats
     observed: NDArray[np.bool_]
+    earlier: Floats
 
     @property
     def services(self) -> int:
@@ -82,6 +85,7 @@ def panel_of(frames: Sequence[Frame]) -> Panel:
         np.stack([frame.unknown * frame.observed for frame in frames], axis=1),
         np.stack([frame.fresh_errors for frame in frames], axis=1),
         np.stack([frame.observed for frame in frames], axis=1),
+        side_by_side([frame.earlier for frame in frames], first.start // QUARTER),
     )
 
 

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.calibration import SHARES, THRESHOLDS
-from ml.detectors import VOTES, Shard
+from ml.detectors import ASKED, VOTES, Shard
 from ml.features import Vocabulary
 from ml.forest import Forest
+from ml.hours import SPANS
 from ml.signals import CHANNELS, LAGS, TOOK_HORIZONS
 from ml.wear import BINS, Usual
 
@@ -33,8 +34,11 @@ PARAMS: Mapping[str, tuple[str, ...]] = {
     "gap_offset": ("K",),
     "took_base": ("48", "D"),
     **dict.fromkeys(("took_v0", "took_v1", "took_up"), ("H", "D")),
+    **dict.fromkeys(("hour_lines", "hour_calls"), ("48", "S")),
+    **dict.fromkeys(("hour_phi", "hour_a", "hour_up", "hour_down"), ("P", "S")),
+    "hour_silence": ("S",),
 }
-"""Parameters of a shard by their axes: columns K, services S, durations D, lags L, horizons of durations H."""
+"""Parameters of a shard by their axes: columns K, services S, durations D, lags L, horizons of durations H, spans of hours P."""
 _FOREST = {"left": np.int32, "right": np.int32, "feature": np.int32, "border": np.float32, "path": np.float32}
 
 
@@ -95,6 +99,7 @@ def from_arrays(arrays: Mapping[str, NDArray], names: Mapping[str, Any]) -> Shar
         "D": sum(took),
         "L": len(LAGS),
         "H": len(TOOK_HORIZONS),
+        "P": len(SPANS),
         "4": 4,
         "48": 48,
     }
@@ -140,7 +145,7 @@ def _forest(arrays: Mapping[str, NDArray]) -> Forest | None:
     depth = int(_checked(arrays, "forest_depth", np.int32, ()))
     nodes = shape[1] if len(shape) == 2 else 0
     inside = all(bool((parts[side] < nodes).all() and (parts[side] >= -1).all()) for side in ("left", "right"))
-    features = bool(((parts["feature"] >= 0) & (parts["feature"] < len(VOTES) - 1)).all())
+    features = bool(((parts["feature"] >= 0) & (parts["feature"] < ASKED)).all())
     if not (nodes and inside and features and 0 <= depth <= nodes):
         raise BadShard("the forest's trees point outside of themselves")
     return Forest(**parts, depth=depth)

@@ -1,4 +1,4 @@
-"""The signals: for each minute and service, how unusual it is in each of eleven respects; not yet a probability.
+"""The signals: for each minute and service, how unusual it is in each of thirteen respects; not yet a probability.
 
 A count over a window of 1 to 10 minutes is compared with what was expected on the scale of its square root, where a
 count's spread hardly depends on its size: ``2 (sqrt Y - sqrt M) / sqrt(phi + a M)`` for variance ``phi M + a M^2`` (Anscombe
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ml import hours
 from ml.panel import ERROR, ERROR_SUM, INFO, Floats, Panel
 from ml.seasonal import between_hours, expected, rolling_sum
 
@@ -52,8 +53,14 @@ CHANNELS = (
     "silence",
     "mix",
     "latency_up",
+    "quiet",
+    "hours_down",
+    "hours_up",
 )
 """Order of the last axis of ``channels``; the forest's vote is added by ``detectors.py``."""
+
+HOURS = slice(CHANNELS.index("quiet"), len(CHANNELS))
+"""The signals of ``hours.py``."""
 
 Params = Mapping[str, NDArray[Any]]
 """A fitted shard, see ``fitting.py``: arrays over columns [K], durations [D] or services [S]."""
@@ -267,6 +274,8 @@ def channels(fit: Params, panel: Panel) -> Floats:
     for number, horizon in enumerate(TOOK_HORIZONS):
         z = took_z(*took_window(panel, base, horizon), fit["took_v0"][number], fit["took_v1"][number])
         np.maximum(out[:, :, 9], maxima(z / fit["took_up"][number], panel.took_starts), out=out[:, :, 9])
+    season = [hours.season(fit[name], panel.minutes) for name in ("hour_lines", "hour_calls")]
+    out[:, :, HOURS] = hours.channels(hours.hours(panel, HISTORY, *season), fit)
     return out
 
 

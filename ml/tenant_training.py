@@ -184,7 +184,14 @@ def as_known(learnt: Learnt, vocabulary: Vocabulary, start: int, end: int, unobs
     """Minutes as they would be seen if they came again: no template of theirs is new any more."""
     frame = learnt.frame
     return frame_of(
-        frame.service, learnt.table, vocabulary, start, end, sightings=frame.sightings, unobserved=unobserved
+        frame.service,
+        learnt.table,
+        vocabulary,
+        start,
+        end,
+        sightings=frame.sightings,
+        unobserved=unobserved,
+        earlier=frame.quarters_before(start),
     )
 
 

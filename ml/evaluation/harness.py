@@ -61,7 +61,16 @@ def case_of(days: ServiceDays, first: int, faults: Sequence[Fault], chance: np.r
     train = frame_of(days.spec.name, learnt, vocabulary, days.start_minute, border)
     recent = table.filter(pl.col("minute") >= border - HISTORY)
     end = days.start_minute + len(days.counts)
-    test = frame_of(days.spec.name, recent, vocabulary, border - HISTORY, end, sightings=train.sightings)
+    start = border - HISTORY
+    test = frame_of(
+        days.spec.name,
+        recent,
+        vocabulary,
+        start,
+        end,
+        sightings=train.sightings,
+        earlier=train.quarters_before(start),
+    )
     return Case(
         train,
         vocabulary,

@@ -102,6 +102,13 @@ def judge(detector: str, runs: Sequence[Run]) -> Verdict:
     )
 
 
+def delay_of(run: Run, fault: Fault) -> int | None:
+    """Minutes from a fault's first to the alarm's first; None where it was not found."""
+    if any(first < fault.row and last >= fault.row - QUIET_BEFORE for first, last in run.alarms):
+        return None
+    return next((first - fault.row + 1 for first, _ in run.alarms if fault.row <= first < fault.end), None)
+
+
 def wilson(hits: int, of: int) -> Figure:
     """A share with Wilson's 95 % interval (Wilson 1927); of nothing it is anything."""
     if of == 0:
@@ -124,11 +131,10 @@ def _tally(run: Run) -> _Tally:
     hits: dict[str, list[bool]] = {kind: [] for kind in KINDS}
     delays, false = [], []
     for fault in run.faults:
-        noisy = any(first < fault.row and last >= fault.row - QUIET_BEFORE for first, last in run.alarms)
-        began = [first for first, _ in run.alarms if fault.row <= first < fault.end]
-        hits[fault.kind].append(bool(began) and not noisy)
-        if began and not noisy and fault.kind in COUNT_KINDS:
-            delays.append(began[0] - fault.row + 1)
+        delay = delay_of(run, fault)
+        hits[fault.kind].append(delay is not None)
+        if delay is not None and fault.kind in COUNT_KINDS:
+            delays.append(delay)
     free = np.ones(run.rows, np.bool_)
     positive, alarmed = ~free, ~free
     for fault in run.faults:

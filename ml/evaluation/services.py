@@ -264,6 +264,30 @@ def make_service(number: int, rate: float, chance: np.random.Generator) -> Servi
     )
 
 
+def make_sparse(number: int, lines_a_day: float, chance: np.random.Generator, *, nightly: bool = False) -> ServiceSpec:
+    """A service of about so many lines a day, none of them by the clock; ``nightly`` ones are silent by night.
+
+    Lines come in clumps, and how busy it is wanders for hours, not for minutes.
+    """
+    words = _Words(chance)
+    rate = lines_a_day / 1440
+    shares = 1 / np.arange(1, int(chance.integers(5, 16)) + 1) ** chance.uniform(0.6, 1.4)
+    errors = chance.uniform(0.005, 0.04, int(chance.integers(1, 4)))
+    traffic = rate * (1 - errors.sum()) * shares / shares.sum()
+    templates = [TemplateSpec(words.info(), "traffic", float(r), float(chance.uniform(1, 3))) for r in traffic]
+    templates += [TemplateSpec(words.error(), "error", float(rate * e), float(chance.uniform(1, 3))) for e in errors]
+    return ServiceSpec(
+        f"service-{number}",
+        rate,
+        tuple(templates),
+        float(chance.uniform(100, 1000) if nightly else chance.uniform(2, 6)),
+        float(chance.uniform(9, 21)),
+        float(chance.uniform(0.4, 0.9)),
+        float(chance.uniform(0.98, 0.997)),
+        float(chance.uniform(0.1, 0.25)),
+    )
+
+
 class _Words:
     """Hands out texts that share few words."""
 

@@ -63,7 +63,10 @@ def case_of_lines(
     found = tally(judged.with_columns(pl.Series("template", mine(judged), pl.String)))
     vocabulary = choose_vocabulary(known)
     train = frame_of(service, known, vocabulary, start, border)
-    test = frame_of(service, found, vocabulary, border - HISTORY, end, sightings=train.sightings)
+    first = border - HISTORY
+    test = frame_of(
+        service, found, vocabulary, first, end, sightings=train.sightings, earlier=train.quarters_before(first)
+    )
     shifted = tuple(replace(fault, row=fault.row - HISTORY) for fault in faults)
     return Case(train, vocabulary, test, shifted, tuple(benign))
 

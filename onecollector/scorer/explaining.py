@@ -117,7 +117,7 @@ class Explainer:
         """Newest lines of the template: of the window, or the last before it where it stopped."""
         if text is None:
             return []
-        first = told.window_first if one.observed > 0 else told.window_last - HISTORY
+        first = told.window_first if one.observed > 0 else told.window_first - HISTORY
         end = told.window_last + 1
         try:
             found: list[str] = []

@@ -22,6 +22,7 @@ import orjson
 from ml.drift import Sightings
 from ml.live_window import Blind, KeptMinute
 from ml.minute_tally import MinuteTally, schema
+from ml.quarters import Quarters
 
 if TYPE_CHECKING:
     import polars as pl
@@ -81,7 +82,10 @@ class ScorerState:
             start = int(base["start"])
             before = {
                 service: Sightings(
-                    {name: at[0] for name, at in seen.items()}, {name: at[1] for name, at in seen.items()}
+                    {name: at[0] for name, at in seen.items()},
+                    {name: at[1] for name, at in seen.items()},
+                    # What an earlier version wrote has none: then a day is not known, and is from now on.
+                    Quarters.of_plain(base["quarters"][service]) if "quarters" in base else Quarters(),
                 )
                 for service, seen in base["seen"].items()
             }
@@ -121,12 +125,13 @@ class ScorerState:
         (self.folder / "templates.parquet").unlink(missing_ok=True)
 
     def save_before(self, start: int, before: Mapping[str, Sightings]) -> None:
-        """When templates had been seen before ``start``; minutes before it are not needed any more."""
+        """When templates had been seen before ``start``, and how much in the day before; no earlier minute is needed any more."""
         seen = {
             service: {name: [one.appeared.get(name, at), at] for name, at in one.last.items()}
             for service, one in before.items()
         }
-        self._write(self.folder / "before.json", orjson.dumps({"start": start, "seen": seen}))
+        quarters = {service: one.quarters.plain() for service, one in before.items()}
+        self._write(self.folder / "before.json", orjson.dumps({"start": start, "seen": seen, "quarters": quarters}))
         for path in self._minutes.glob("*.parquet"):
             if int(path.stem) < start:
                 path.unlink(missing_ok=True)

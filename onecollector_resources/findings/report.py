@@ -25,6 +25,9 @@ SIGNALS = {
     "silence": "a regular line that stopped",
     "mix": "another mixture of lines",
     "latency_up": "longer durations",
+    "quiet": "no line for long",
+    "hours_down": "fewer lines for hours",
+    "hours_up": "more lines for hours",
     "forest": "an unusual minute as a whole",
 }
 """What a signal is about, in words; a finding's ``unchanged`` are signals that saw nothing."""
