@@ -83,10 +83,10 @@ def learned() -> tuple[bytes, bytes, StoredTemplates]:
     return *packed(TrainedShard(shard, tuple(frame.sightings for frame in frames))), templates
 
 
-def models(folder: Path, *, promoted: bool = True, days: int = 1) -> ModelStore:
+def models(folder: Path, *, promoted: bool = True, days: int = 1, tenant: str = "default") -> ModelStore:
     """A store with so many models, the last in production; each is trained later than the one before."""
     arrays, names, templates = learned()
-    store = ModelStore(FileStore(folder, create=True), "default", lambda: time_of(NOW))
+    store = ModelStore(FileStore(folder, create=True), tenant, lambda: time_of(NOW))
     for number in range(days):
         facts = [ServiceFacts(name, 3.0, 20_000, 5, 0.0, False) for name in SERVICES]
         span = Learned("2026-06-20", f"2026-06-{22 + number}", 3 * DAY, 0.0, {}, {})
