@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -93,7 +93,9 @@ def watched_loki(killer: Killer, upstream: str) -> Iterator[str]:
             counts = "count_over_time" in self.path or b"count_over_time" in body
             if killer.seen("pushing" if kind == "push" else "counting" if counts else "reading"):
                 return
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+            headers = {
+                name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")
+            }
             answer = client.request(self.command, upstream + self.path, content=body, headers=headers)
             if killer.seen("pushed" if kind == "push" else "counted" if counts else "read"):
                 return
@@ -154,11 +156,9 @@ class _Quiet(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def handle(self) -> None:
-        try:
+        # Its client may have been killed.
+        with suppress(ConnectionError):
             super().handle()
-        except ConnectionError:
-            # Its client was killed.
-            pass
 
     def log_message(self, format: str, *args: object) -> None:
         pass

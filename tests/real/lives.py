@@ -50,8 +50,12 @@ def lived_through(
     store = FindingStore(f"sqlite:///{layout.registry_db}")
     calm = FindingStore(f"sqlite:///{folder}/calm/registry.db", channels=("loki",))
     try:
-        past.score(past.scorer(loki.url, tenant, store_of(layout, tenant), calm, folder / "calm/state", MOST), past.scored)
-        past.score(past.scorer(loki.url, tenant, store_of(layout, tenant), store, layout.scorer / "tenants" / tenant, MOST))
+        past.score(
+            past.scorer(loki.url, tenant, store_of(layout, tenant), calm, folder / "calm/state", MOST), past.scored
+        )
+        past.score(
+            past.scorer(loki.url, tenant, store_of(layout, tenant), store, layout.scorer / "tenants" / tenant, MOST)
+        )
         with (
             slow_webhook(killer) as hook,
             watched_loki(killer, loki.url) as url,
@@ -68,12 +72,16 @@ def lived_through(
                 ended(process, Popen.terminate)
             assert process.returncode == 0, (folder / "scorer.log").read_text()[-2000:]
         expected, found = _findings(calm), _findings(store)
-        assert [one.service for one in expected] == sorted(service for service, _ in faults), "the scorer that nobody killed"
+        assert [one.service for one in expected] == sorted(service for service, _ in faults), (
+            "the scorer that nobody killed"
+        )
         assert found == expected
         messages = {f"{one.key}:{kind}" for one in expected for kind in ("opened", "closed")}
         assert hook.bodies.keys() == messages
         assert all(len(set(bodies)) == 1 for bodies in hook.bodies.values()), "a repeat that is another message"
-        assert sorted(_lines(loki, tenant)) == sorted((one.key, kind) for one in expected for kind in ("opened", "closed"))
+        assert sorted(_lines(loki, tenant)) == sorted(
+            (one.key, kind) for one in expected for kind in ("opened", "closed")
+        )
     finally:
         store.disconnect()
         calm.disconnect()

@@ -42,7 +42,9 @@ ERRORS = (
     "ERROR snapshot {n} is torn apart",
     "ERROR no quorum among {n} voters today",
 )
-AT_ONCE = "import onecollector.scorer.doubt as doubt; doubt.STILL_S = 0; import onecollector.scorer.__main__ as m; m.main()"
+AT_ONCE = (
+    "import onecollector.scorer.doubt as doubt; doubt.STILL_S = 0; import onecollector.scorer.__main__ as m; m.main()"
+)
 """The scorer, but lines that may be late are not waited for: a process that lives for a second would never be done."""
 
 
@@ -53,7 +55,9 @@ class Past:
     first: int
     scored: int
 
-    def push(self, url: str, tenant: str, faults: Sequence[tuple[str, int]], services: Iterable[str] = SERVICES) -> None:
+    def push(
+        self, url: str, tenant: str, faults: Sequence[tuple[str, int]], services: Iterable[str] = SERVICES
+    ) -> None:
         """What the services wrote, and errors of a service for some minutes, so many minutes after ``first``."""
         moved = (self.first - NOW) * MINUTE_NS
         for service in services:
@@ -107,7 +111,12 @@ def store_of(layout: StateLayout, tenant: str) -> ModelStore:
 
 
 def prepared(
-    layout: StateLayout, loki_url: str, webhook_url: str, tenants: Iterable[str], findings_per_hour: int = 12, **more: Any
+    layout: StateLayout,
+    loki_url: str,
+    webhook_url: str,
+    tenants: Iterable[str],
+    findings_per_hour: int = 12,
+    **more: Any,
 ) -> Path:
     """What a process finds when ``up`` starts it; answers the settings' file."""
     layout.root.mkdir(parents=True, exist_ok=True)
