@@ -115,6 +115,10 @@ class TenantScorer:
         """Loki did not answer: what it should have had by now may come late."""
         self._doubt.missed(closed_minute(self._options.grace_s, now) + 1)
 
+    def again(self) -> None:
+        """After a fault that nobody foresaw: go on from what is on disk."""
+        self._model = self._window = None
+
     def _held(self) -> LiveWindow:
         assert self._window is not None
         return self._window
