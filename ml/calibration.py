@@ -9,8 +9,6 @@ as live minutes are, have as many episodes as the budget allows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -150,12 +148,3 @@ def rarity_per_day(episodes: NDArray[np.integer], days: float, weight: float) ->
     """How often a day calibration days had an episode of this weight, for the sentence of a finding."""
     at = int(np.clip(np.searchsorted(THRESHOLDS, weight, side="right") - 1, 0, len(THRESHOLDS) - 1))
     return float((episodes[at] + 0.5) / max(days, 1e-9))
-
-
-def alert_pressure(findings: Sequence[int], days: float, budget: float) -> float:
-    """By how many decades to move a service's threshold after a week: realised findings against the budget, half way.
-
-    Bounded to half a decade either way, so that one noisy week does not silence a service.
-    """
-    realised = (sum(findings) + 1) / (days + 1 / max(budget, 1e-9))
-    return float(np.clip(0.5 * np.log10(realised / budget), -0.5, 0.5))

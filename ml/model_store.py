@@ -36,6 +36,7 @@ from ml.model_manifest import (
     model_prefix,
     to_bytes,
 )
+from ml.shadow_store import ShadowStore
 from ml.shard_arrays import BadShard, from_arrays, to_arrays
 from ml.template_store import StoredTemplates, of_table, to_table
 from onecollector_resources.storage.objects import ObjectCorrupt, ObjectMissing, ObjectStore, PutConflict
@@ -104,6 +105,11 @@ class ModelStore:
     def channels(self) -> Channels:
         """Which of them serves."""
         return Channels(self.store, self.tenant, self.clock)
+
+    @property
+    def shadows(self) -> ShadowStore:
+        """How candidates did beside the one that serves."""
+        return ShadowStore(self.store, self.tenant)
 
     def write(
         self,
@@ -264,16 +270,18 @@ class ModelStore:
         return Serving(held if problems else None, tuple(problems))
 
     def prune(self, keep: int) -> list[str]:
-        """Remove all but the newest ``keep`` models and those that a channel names; answers which went."""
+        """Remove all but the newest ``keep`` models and those that a channel names or that are shadowed; answers which went."""
         named = set()
         for channel in ("production", "candidate", "previous"):
             found = self.channels.read(channel)
             named |= {found[1].model_id, found[1].previous} if found else set()
+        named |= {shadow.model_id for shadow in self.shadows.open_ones()}
         ids = self.ids()
         gone = [model_id for model_id in ids[: max(0, len(ids) - keep)] if model_id not in named]
         for model_id in gone:
             # The manifest first: what is left of a prune that is killed is no model.
             self.store.delete(model_prefix(self.tenant, model_id) + MANIFEST)
+            self.shadows.remove(model_id)
         for key in [*self._without_manifest(set(gone))]:
             self.store.delete(key)
         return gone

@@ -1,7 +1,8 @@
 """``anomaly_models``: a tenant's model, trained, examined and kept as the candidate; ``production_models``: it serves.
 
 The gates are checks between the two: a candidate that fails one that blocks stays a candidate, the run says why, and the
-model in production goes on serving. A partition is a tenant, thousands of services in one run.
+model in production goes on serving. What passed is shadowed beside that one for a day; until then ``production_models``
+is not materialised. A partition is a tenant, thousands of services in one run.
 """
 
 import base64
@@ -74,26 +75,33 @@ def anomaly_models(context: dg.AssetExecutionContext, onecollector: OneCollector
     partitions_def=TENANTS,
     deps=[anomaly_models],
     group_name="models",
-    description="The model that serves: the candidate, once it passed the gates. Back: onecollector models rollback",
+    output_required=False,
+    description="The model that serves: the candidate, once it passed the gates and was shadowed beside the one before. "
+    "Back: onecollector models rollback",
     owners=["team:platform"],
 )
-def production_models(context: dg.AssetExecutionContext, onecollector: OneCollectorResource) -> dg.MaterializeResult:
+def production_models(context: dg.AssetExecutionContext, onecollector: OneCollectorResource):
     from ml.model_channels import MovedMeanwhile, NotPassed
     from ml.model_manifest import ModelRefused
-    from onecollector_assets.promotion import promote_candidate
+    from onecollector_assets.promotion import Waiting, promote_next
 
     settings, tenant = onecollector.settings(), context.partition_key
     try:
-        promoted = promote_candidate(settings, model_store(settings), tenant)
+        done = promote_next(settings, model_store(settings), tenant)
     except (NotPassed, MovedMeanwhile, ModelRefused) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(promoted.pointer.model_id),
+    if isinstance(done, Waiting):
+        context.log.info("%s does not serve yet: %s", done.model_id, done.why)
+        return
+    yield dg.Output(
+        None,
+        data_version=dg.DataVersion(done.pointer.model_id),
         metadata={
-            "model": promoted.pointer.model_id,
-            "before": promoted.pointer.previous or "none",
-            "why": promoted.pointer.why,
-            "removed models": len(promoted.removed),
+            "model": done.pointer.model_id,
+            "before": done.pointer.previous or "none",
+            "why": done.pointer.why,
+            "shadow": done.shadow or "none: no model served",
+            "removed models": len(done.removed),
             "back": f"onecollector models rollback --tenant {tenant}",
         },
     )
@@ -151,7 +159,16 @@ train_models = dg.define_asset_job(
     partitions_def=TENANTS,
     executor_def=dg.in_process_executor,
     tags={"onecollector/plane": "models", "dagster/max_runtime": "21600"},
-    description="A tenant's model: trained, examined, and into production where it passes the gates.",
+    description="A tenant's model: trained, examined, and into production where nothing has to be shadowed first.",
+)
+
+promote_models = dg.define_asset_job(
+    "promote_models",
+    selection=dg.AssetSelection.assets(production_models),
+    partitions_def=TENANTS,
+    executor_def=dg.in_process_executor,
+    tags={"onecollector/plane": "models"},
+    description="A candidate that was shadowed to its end, judged: it serves, or the run says why not.",
 )
 
 count_day = dg.define_asset_job(

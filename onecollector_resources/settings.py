@@ -302,6 +302,12 @@ class ModelSettings(_Section):
     examined_services: int = Field(
         default=20, ge=0, le=200, description="Services whose last 48 hours are examined with faults put into them."
     )
+    shadow_hours: float = Field(
+        default=24,
+        ge=0,
+        le=47,
+        description="Hours that a candidate scores live lines beside the model that serves, told to nobody, before it serves; 0: it serves at once.",
+    )
     keep: int = Field(default=14, ge=2, description="Models kept beside those that serve.")
     webhook_url: str | None = Field(
         default=None, description="Where findings are posted as JSON: `https://host/path`; empty: nowhere."

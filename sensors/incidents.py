@@ -27,8 +27,10 @@ def new_incidents(
     seen = int(context.cursor or 0)
     try:
         store = onecollector.findings()
-        incidents = store.incidents_after(seen, MOST_AT_ONCE)
-        store.disconnect()
+        try:
+            incidents = store.incidents_after(seen, MOST_AT_ONCE)
+        finally:
+            store.disconnect()
     except (RegistryError, SettingsError) as error:
         return dg.SkipReason(f"cannot be looked at now: {error}")
     if not incidents:

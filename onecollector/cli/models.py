@@ -33,6 +33,7 @@ def list_(tenant: Tenant = "default", json_: Json = False) -> None:
 
     _, models = _opened(tenant)
     channels, problems = _channels(models)
+    shadowed = {one.model_id: f"{one.minutes / 60:.1f} h" for one in models.shadows.open_ones()}
     rows: list[dict[str, Any]] = []
     for model_id in reversed(models.ids()):
         here = [name for name in CHANNELS if channels[name] == model_id]
@@ -51,12 +52,13 @@ def list_(tenant: Tenant = "default", json_: Json = False) -> None:
                 "learning": manifest.learning,
                 "days": f"{manifest.learned.first_day} to {manifest.learned.last_day}",
                 "bytes": manifest.bytes,
+                "shadow": shadowed.get(model_id, ""),
             }
         )
     if json_:
         print_json({"tenant": tenant, "channels": channels, "models": rows, "problems": problems})
         return
-    columns = ("model", "", "gates", "services", "learning", "days", "size")
+    columns = ("model", "", "gates", "services", "learning", "days", "size", "shadow")
     shown = [
         (row["model"], " ".join(row["channels"]), *(["damaged"] if "problem" in row else _told(row))) for row in rows
     ]
@@ -80,13 +82,13 @@ def show(
 
     Example: onecollector models show
     """
-    _, models = _opened(tenant)
+    settings, models = _opened(tenant)
     loaded = models.load(_named(models, model))
-    manifest = loaded.manifest
+    manifest, shadow = loaded.manifest, _shadow_of(settings, models, loaded.model_id)
     evaluation, services = models.evaluation(manifest), models.services(manifest)
     if json_:
         plain = {"manifest": asdict(manifest), "evaluation": evaluation, "services": [asdict(one) for one in services]}
-        print_json(plain)
+        print_json({**plain, "shadow": shadow})
         return
     out = console()
     learned = manifest.learned
@@ -97,6 +99,8 @@ def show(
         Text(f"  size      {human_bytes(manifest.bytes)} in {len(manifest.files)} files, all as they were written")
     )
     out.print(Text(f"  parent    {manifest.parent or 'none'}"))
+    if shadow:
+        out.print(Text(f"  shadow    {shadow['found']}{'; ' + shadow['ended'] if shadow['ended'] else ''}"))
     out.print()
     _print_gates(evaluation)
     if evaluation["verdicts"]:
@@ -135,14 +139,15 @@ def train(
     """
     from ml.gates import passed
     from onecollector_assets.model_training import train_tenant
-    from onecollector_assets.promotion import promote_candidate
+    from onecollector_assets.promotion import Promoted, Waiting, promote_candidate
 
     settings, models = _opened(tenant)
     last = _day(until) if until is not None else None
     tell = (lambda text: None) if json_ else (lambda text: console().print(Text(text, style="dim")))
     trained = train_tenant(settings, models.store, tenant, last, tell=tell)
     good = passed(trained.gates)
-    promoted = promote_candidate(settings, models.store, tenant).pointer if promote_ and good else None
+    done = promote_candidate(settings, models.store, tenant) if promote_ and good else None
+    promoted = done if isinstance(done, Promoted) else None
     for problem in trained.problems:
         warn(problem)
     if json_:
@@ -154,6 +159,8 @@ def train(
         name = trained.manifest.model_id
         if promoted:
             console().print(Text(f"{name} serves now; back: onecollector models rollback"))
+        elif isinstance(done, Waiting):
+            console().print(Text(f"{name} is the candidate: {done.why}; at once: onecollector models promote --force"))
         elif good:
             console().print(Text(f"{name} is the candidate; let it serve: onecollector models promote"))
         else:
@@ -211,6 +218,21 @@ def _opened(tenant: str) -> tuple[Settings, ModelStore]:
     return settings, models_of(settings, tenant)
 
 
+def _shadow_of(settings: Settings, models: ModelStore, model_id: str) -> dict[str, Any] | None:
+    from ml.model_manifest import ModelRefused
+    from onecollector_assets.promotion import gate_of
+
+    try:
+        shadow = models.shadows.read(model_id)
+    except ModelRefused as error:
+        warn(str(error))
+        return None
+    if shadow is None:
+        return None
+    gate = gate_of(settings, models.tenant, shadow)
+    return {**asdict(shadow), "found": gate.found, "passed": gate.passed}
+
+
 def _channels(models: ModelStore) -> tuple[dict[str, str], list[str]]:
     from ml.model_manifest import ModelRefused
 
@@ -241,7 +263,8 @@ def _where(models: ModelStore, model_id: str) -> str:
 
 def _told(row: dict[str, Any]) -> tuple[Any, ...]:
     gates = Text("passed", "green") if row["passed"] else Text("failed", "red")
-    return gates, f"{row['services']:,}", row["learning"], row["days"], human_bytes(row["bytes"])
+    size = human_bytes(row["bytes"])
+    return gates, f"{row['services']:,}", row["learning"], row["days"], size, row["shadow"]
 
 
 def _print_gates(evaluation: dict[str, Any]) -> None:

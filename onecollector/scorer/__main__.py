@@ -32,7 +32,7 @@ def service_of(settings: Settings, loki_url: str) -> ScorerService:
     registry.migrate()
     objects = model_store(settings)
     ledger = finding_store(settings)
-    options = Options(models.grace_s, models.alert_budget, models.findings_per_hour)
+    options = Options(models.grace_s, models.alert_budget, models.findings_per_hour, round(models.shadow_hours * 60))
     scorers = [
         TenantScorer(
             tenant,

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Protocol
 
-from ml.minute_tally import MinuteCounter, MinuteTally
 from onecollector.scorer.reader import LineReader
+
+if TYPE_CHECKING:
+    import polars as pl
 
 MOST_LINES = 2_000_000
 """Lines of a minute that are read; beyond, of the busiest services only the first."""
 FLOODED_LINES = 200_000
 
 
-def counted(reader: LineReader, counter: MinuteCounter, minute: int, lines: Mapping[str, int]) -> MinuteTally:
-    """Every line of the minute, of which each service has about so many ``lines``. Raises ReadTrouble."""
+class Counter(Protocol):
+    """What lines are counted with: a MinuteCounter, or one like it."""
+
+    def add(self, lines: pl.DataFrame) -> None: ...
+    def unread(self, service: str, lines: int) -> None: ...
+
+
+def count(reader: LineReader, counters: Sequence[Counter], minute: int, lines: Mapping[str, int]) -> None:
+    """Every line of the minute, of which each service has about so many ``lines``, into all counters. Raises ReadTrouble."""
     flooded = flooding(lines)
     for batch in reader.lines(minute, without=flooded):
-        counter.add(batch)
+        for counter in counters:
+            counter.add(batch)
     for service in flooded:
         read = 0
         for batch in reader.lines(minute, only=[service], most=FLOODED_LINES):
-            counter.add(batch)
+            for counter in counters:
+                counter.add(batch)
             read += batch.height
-        counter.unread(service, lines[service] - read)
-    return counter.done()
+        for counter in counters:
+            counter.unread(service, lines[service] - read)
+
+
+def count_again(reader: LineReader, counters: Sequence[Counter], minute: int, services: Set[str]) -> None:
+    """The lines of some services of a minute. Raises ReadTrouble."""
+    for batch in reader.lines(minute, only=sorted(services), most=MOST_LINES):
+        for counter in counters:
+            counter.add(batch)
 
 
 def flooding(lines: Mapping[str, int]) -> list[str]:

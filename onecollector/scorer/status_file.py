@@ -72,6 +72,8 @@ def health_of(status: ScorerStatus | None, now: float) -> tuple[bool, str]:
             notes.append(
                 f"{named}{_many(told['services'], 'service')}{learning}, {_many(told['lines'], 'line')} a minute"
             )
+        if told.get("shadow"):
+            notes.append(f"{named}{told['shadow']}")
         notes += [f"{named}{problem}" for problem in told["problems"].values()]
     notes += status.problems
     return not late, "; ".join(late or refused + notes)[:200]

@@ -7,34 +7,35 @@ what it has. Nothing here sleeps or asks for the time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import timedelta
 
 import structlog
 
 from ml.coverage import nothing_came
-from ml.detectors import Shard, thresholds
 from ml.drift import Sightings
 from ml.following import Unusual
-from ml.live_window import LATE, Blind, KeptMinute, LiveWindow, rested
-from ml.minute_tally import MinuteCounter
+from ml.live_window import Blind, KeptMinute, LiveWindow, rested
 from ml.model_channels import MovedMeanwhile
 from ml.model_manifest import ModelRefused
 from ml.model_store import Model, ModelStore
+from ml.pressure import WEEK, WEEKS, pressures, week_of
 from ml.signals import HISTORY
 from ml.template_store import StoredTemplates
-from ml.templates import TemplateMiner
-from onecollector.scorer.counting import MOST_LINES, counted
+from onecollector.scorer.counting import count
 from onecollector.scorer.doubt import Doubt
-from onecollector.scorer.explaining import Context, Explainer, Redact, at
+from onecollector.scorer.explaining import Context, Explainer, Redact, at, minute_of
+from onecollector.scorer.late_lines import LateLines
 from onecollector.scorer.live_templates import LiveTemplates
 from onecollector.scorer.reader import LineReader, closed_minute
+from onecollector.scorer.shadow import ShadowWatch
 from onecollector.scorer.sight import Sight
 from onecollector.scorer.state import Damaged, ScorerState, Told
 from onecollector.scorer.taking_back import take_back
 from onecollector.scorer.telling import Teller
 from onecollector.scorer.tenant_status import Options, TenantStatus
+from onecollector.scorer.watch import NewMiner, Watch, seen_in, watch_beside, watch_from
 from onecollector_resources.discovery.links_model import PROBES
 from onecollector_resources.findings.ledger import FindingLedger
 from onecollector_resources.findings.records import Notice
@@ -50,8 +51,6 @@ COUNTED = 5
 """Minutes that are counted in one query while history is looked for."""
 CLOCK_BACK = 10
 """Minutes that the clock may go back; beyond, the minutes that were told were never there."""
-SOON, EVERY = 2, 5
-"""Minutes back that are looked for late lines after each minute; after every fifth one it is all of ``LATE``."""
 NOBODY = "no service wrote a line"
 
 
@@ -67,21 +66,19 @@ class TenantScorer:
         sight: Sight,
         state: ScorerState,
         options: Options,
-        new_miner: Callable[[], TemplateMiner],
+        new_miner: NewMiner,
         redact: Redact,
     ) -> None:
         self.tenant, self.status = tenant, TenantStatus()
         self._reader, self._models, self._ledger, self._sight, self._state = reader, models, ledger, sight, state
         self._options, self._new_miner, self._redact = options, new_miner, redact
         self._teller = Teller(tenant, ledger, options.findings_per_hour)
-        self._model: Model | None = None
-        self._window: LiveWindow | None = None
-        self._templates: LiveTemplates | None = None
-        self._limits: Mapping[str, float] = {}
-        """Thresholds of the model's services."""
+        self._watch: Watch | None = None
+        self._shadow = ShadowWatch(models, options.shadow_minutes, options.budget, new_miner)
         self._told = Told("", 0)
-        self._accounted: dict[tuple[str, int], int] = {}
-        self._looked_back = 0
+        self._raised: Mapping[str, float] = {}
+        self._raised_in = -1
+        self._late = LateLines(tenant, reader, sight, state)
         self._doubt = Doubt(reader)
         self._strangers: set[str] = set()
 
@@ -103,8 +100,7 @@ class TenantScorer:
         if self._doubtful(minute, closed, lines, now):
             return False
         kept = self._read(minute, lines, now)
-        assert self._templates is not None
-        if (table := self._templates.changed()) is not None:
+        if (table := self._serving().templates.changed()) is not None:
             self._state.save_templates(table)
         self._state.save_minute(kept)
         window.append(kept)
@@ -117,40 +113,44 @@ class TenantScorer:
 
     def again(self) -> None:
         """After a fault that nobody foresaw: go on from what is on disk."""
-        self._model = self._window = None
+        self._watch = None
+        self._late.forget()
+        self._shadow.forget()
+
+    def _serving(self) -> Watch:
+        assert self._watch is not None
+        return self._watch
 
     def _held(self) -> LiveWindow:
-        assert self._window is not None
-        return self._window
+        return self._serving().window
 
     # Which model serves.
 
     def _serve(self, closed: int) -> bool:
         """Whether a model serves; a new one takes over with what is kept."""
-        if self._model is not None and self._told.scored >= closed and self._window is not None:
+        if self._watch is not None and self._told.scored >= closed:
             return True
+        held = self._watch.model if self._watch else None
         try:
-            serving = self._models.serving(self._model)
+            serving = self._models.serving(held)
             self._note("model", "; ".join(serving.problems))
+            model = serving.model
         except StoreError as error:
             self._note("model", str(error))
-            if self._model is None:
+            if held is None:
                 return False
-            serving = None
-        model = self._model if serving is None else serving.model
+            model = held
         if model is None:
             self.status.waits = "no model serves"
-            self._model = self._window = None
+            self._watch = None
             return False
         self.status.waits = ""
-        if self._window is None:
+        if self._watch is None:
             self._start(model, closed)
-        elif model is not self._model:
-            self._adopt(model)
-        if model is not self._model:
-            self._limits = limits_of(self._held().shards, self._options.budget)
-        self._model, self.status.model_id = model, model.model_id
-        self.status.services = len(self._held().services)
+        elif model is not held:
+            log.info("model.serves", tenant=self.tenant, model=model.model_id)
+            self._take_over(watch_beside(self._watch, model, self._new_miner, self._options.budget))
+        self.status.model_id, self.status.services = model.model_id, len(self._held().services)
         return True
 
     def _start(self, model: Model, closed: int) -> None:
@@ -164,20 +164,29 @@ class TenantScorer:
         if kept is None:
             self._begin(model, closed)
             return
-        window = LiveWindow(model, kept.start, kept.before)
-        window.load(kept.minutes)
-        self._templates = LiveTemplates(model.templates, self._new_miner)
-        self._told, self._window = kept.told, window
+        watch = watch_from(model, kept.start, kept.before, kept.minutes, self._new_miner, self._options.budget)
+        self._told = kept.told
         if closed - kept.told.scored > 2:
             self._doubt.missed(closed)
         if kept.told.model_id == model.model_id:
             if kept.templates is not None:
-                self._templates.take(kept.templates)
+                watch.templates.take(kept.templates)
+            self._watch = watch
             return
         earlier = LiveTemplates(StoredTemplates(), self._new_miner)
         if kept.templates is not None:
             earlier.take(kept.templates)
-        self._beside(earlier, model)
+        watch.templates.adopt(earlier, seen_in(kept.minutes))
+        self._take_over(watch)
+
+    def _take_over(self, watch: Watch) -> None:
+        """Another model looks at the minutes that are kept."""
+        self._watch = watch
+        self._state.drop_templates()
+        if (table := watch.templates.changed()) is not None:
+            self._state.save_templates(table)
+        self._state.save_before(watch.window.start, watch.window.before)
+        self._remember(replace(self._told, model_id=watch.model.model_id, begun=(), failures=0))
 
     def _begin(self, model: Model, closed: int, before: Mapping[str, Sightings] | None = None) -> None:
         """Read back as much history as signals need, within a bound."""
@@ -197,44 +206,18 @@ class TenantScorer:
 
     def _open(self, model: Model, first: int, quiet_until: int, before: Mapping[str, Sightings] | None) -> None:
         """Empty from minute ``first`` on; what is up to ``quiet_until`` is history."""
-        window = LiveWindow(model, first, before)
+        watch = watch_from(model, first, before, (), self._new_miner, self._options.budget)
         told = Told(model.model_id, first - 1, quiet_until)
         self._state.clear()
-        self._state.save_before(first, window.before)
+        self._state.save_before(first, watch.window.before)
         self._state.save_told(told)
-        self._window, self._told, self._accounted, self._looked_back = window, told, {}, 0
-        self._templates = LiveTemplates(model.templates, self._new_miner)
-
-    def _adopt(self, model: Model) -> None:
-        """The same minutes with another model's eyes."""
-        old, earlier = self._held(), self._templates
-        assert earlier is not None
-        window = LiveWindow(model, old.start, old.before)
-        window.load(old.minutes)
-        self._templates = LiveTemplates(model.templates, self._new_miner)
-        self._window = window
-        log.info("model.serves", tenant=self.tenant, model=model.model_id)
-        self._beside(earlier, model)
-
-    def _beside(self, earlier: LiveTemplates, model: Model) -> None:
-        window = self._held()
-        assert self._templates is not None
-        seen = {
-            pair
-            for kept in window.minutes
-            for pair in zip(kept.tally.table["service"].to_list(), kept.tally.table["template"].to_list(), strict=True)
-        }
-        self._templates.adopt(earlier, seen)
-        self._state.drop_templates()
-        if (table := self._templates.changed()) is not None:
-            self._state.save_templates(table)
-        self._state.save_before(window.start, window.before)
-        self._remember(replace(self._told, model_id=model.model_id, begun=(), failures=0))
+        self._watch, self._told = watch, told
+        self._late.forget()
+        self._shadow.forget()
 
     def _in_time(self, closed: int) -> None:
         """Skip what is too old; begin again where the clock went back."""
-        model = self._model
-        assert model is not None
+        model = self._serving().model
         behind = closed - self._told.scored
         if behind > FAR_BEHIND + HISTORY:
             skipped = behind - FAR_BEHIND
@@ -253,12 +236,13 @@ class TenantScorer:
 
     def _read(self, minute: int, lines: Mapping[str, int], now: float) -> KeptMinute:
         """Of each service there are about so many ``lines``. Raises ReadTrouble."""
-        window = self._held()
-        assert self._templates is not None
-        tally = counted(self._reader, MinuteCounter(self._templates.miner, window.services, minute), minute, lines)
-        for service in self._templates.apart_again():
+        watch, window = self._serving(), self._held()
+        counter, beside = watch.counter(minute), self._shadow.counters(minute)
+        count(self._reader, [counter, *beside], minute, lines)
+        tally = counter.done()
+        for service in watch.templates.apart_again():
             log.info("templates.kept_apart", tenant=self.tenant, service=service)
-        self._accounted.update({(service, minute): n for service, n in lines.items()})
+        self._late.account(minute, lines)
         blind = self._sight.blind(self.tenant, minute, minute + 1, now).get(minute, Blind())
         history = minute <= self._told.quiet_until
         if nothing_came(tally.lines, window.minutes) or (history and not tally.lines):
@@ -269,6 +253,7 @@ class TenantScorer:
         self.status.lines, self.status.overflow = sum(tally.lines.values()), tally.overflow
         self.status.hidden = len(window.services) if blind.everything else len(blind.services)
         self._tell_of_strangers(tally.lines.keys() - window.services - {PROBES})
+        self._shadow.append(beside, minute, blind)
         return KeptMinute(tally, blind)
 
     def _tell_of_strangers(self, services: Set[str]) -> None:
@@ -290,56 +275,14 @@ class TenantScorer:
     # Lines that came late.
 
     def _look_back(self, now: float) -> None:
-        """Once a minute, when it is told: read again what grew, look again at whom nobody could see, and score from there."""
-        window, newest = self._held(), self._told.scored
-        if self._looked_back >= newest:
+        """Once a minute, when it is told: what changed since is scored from there."""
+        newest = self._told.scored
+        if not self._late.due(newest):
             return
-        # Counting is reading for Loki: most lines that are late are so by a minute or two.
-        far = LATE if newest % EVERY == 0 else SOON
-        first = max(window.start, newest - far)
-        counts = self._reader.counts(first, newest + 1) if first <= newest else {}
-        sights = self._sight.blind(self.tenant, first, window.end, now)
-        again: dict[str, int] = {}
-        for minute in range(first, window.end):
-            kept = window.at(minute)
-            assert kept is not None
-            grown = self._grown(kept, counts)
-            blind = kept.blind
-            if minute in sights:
-                blind = Blind(blind.everything, {**blind.services, **sights[minute].services})
-            if grown:
-                kept = self._read_again(kept, grown)
-                blind = Blind("", blind.services)
-            changed = grown | {s for s in window.services if blind.hides(s) != kept.blind.hides(s)}
-            if not changed:
-                continue
-            kept = KeptMinute(kept.tally, blind)
-            self._state.save_minute(kept)
-            window.replace(kept, changed)
-            self._accounted.update({(s, minute): counts[s, minute] for s in grown})
-            for service in changed & window.services:
-                again.setdefault(service, minute)
-        self._accounted = {pair: n for pair, n in self._accounted.items() if pair[1] >= newest - LATE}
+        again = self._late.look_back(self._serving(), self._shadow, newest, now)
         if again:
             self._score_again(again, now)
-        self._looked_back = newest
-
-    def _grown(self, kept: KeptMinute, counts: Mapping[tuple[str, int], int]) -> set[str]:
-        had, minute = kept.tally.lines, kept.minute
-        return {
-            service
-            for (service, at_minute), n in counts.items()
-            if at_minute == minute
-            and service in self._held().services
-            and n > max(self._accounted.get((service, minute), 0), had.get(service, 0))
-        }
-
-    def _read_again(self, kept: KeptMinute, services: Set[str]) -> KeptMinute:
-        assert self._templates is not None
-        counter = MinuteCounter(self._templates.miner, self._held().services, kept.minute)
-        for batch in self._reader.lines(kept.minute, only=sorted(services), most=MOST_LINES):
-            counter.add(batch)
-        return KeptMinute(kept.tally.with_services(counter.done(), services), kept.blind)
+        self._late.done(newest)
 
     def _score_again(self, again: Mapping[str, int], now: float) -> None:
         unusual: list[Unusual] = []
@@ -351,7 +294,7 @@ class TenantScorer:
             contexts[service] = (shard, frames, scores)
             for row in range(2, len(scores.minutes)):
                 weight = float(scores.weight[row, 0])
-                if weight >= self._limits[service]:
+                if self._serving().unusual(service, weight, self._raised):
                     unusual.append(Unusual(service, int(scores.minutes[row]), weight))
         if unusual:
             # What the first pass opens the second one extends.
@@ -362,10 +305,11 @@ class TenantScorer:
 
     def _tell(self, minute: int, now: float) -> None:
         """Score the newest minute and tell what is unusual; then the minute is told."""
-        told = replace(self._told, scored=minute)
+        told, unusual = replace(self._told, scored=minute), frozenset[str]()
         if minute > told.quiet_until:
+            self._raise_thresholds(minute)
             try:
-                told = self._score(told, minute, now)
+                told, unusual = self._score(told, minute, now)
             except (ValueError, ArithmeticError, LookupError) as error:
                 log.exception("minute.not_scored", tenant=self.tenant, minute=minute)
                 self._note("scoring", f"{at(minute):%H:%M} UTC could not be scored: {error!r}")
@@ -379,15 +323,38 @@ class TenantScorer:
         if window.fold():
             self._state.save_before(window.start, window.before)
         self.status.minute = minute
+        if minute > told.quiet_until:
+            self._look_in_the_shadow(minute, unusual)
         self._take_back(told)
 
-    def _score(self, told: Told, minute: int, now: float) -> Told:
+    def _raise_thresholds(self, minute: int) -> None:
+        """Once a week: services that had too many findings are asked for more."""
+        if week_of(minute) == self._raised_in:
+            return
+        since = at((week_of(minute) - WEEKS) * WEEK)
+        opened = self._ledger.unconfirmed_since(self.tenant, since)
+        found = [(service, minute_of(first)) for service, first in opened]
+        self._raised = pressures(found, minute, self._options.budget)
+        self._raised_in, self.status.raised = week_of(minute), len(self._raised)
+        if self._raised:
+            told = {service: round(decades, 2) for service, decades in sorted(self._raised.items())[:20]}
+            log.info("thresholds.raised", tenant=self.tenant, services=told, number=len(self._raised))
+
+    def _look_in_the_shadow(self, minute: int, unusual: Set[str]) -> None:
+        """After all else was told: how the candidate finds the minute."""
+        self._shadow.look(minute, unusual, self._raised)
+        self._shadow.attend(self._serving(), minute)
+        self.status.shadow = self._shadow.told
+        self._note("candidate", self._shadow.problem)
+
+    def _score(self, told: Told, minute: int, now: float) -> tuple[Told, frozenset[str]]:
+        """What is remembered, and the services that are unusual."""
         unusual: list[Unusual] = []
         contexts: dict[str, Context] = {}
         deployed: set[str] = set()
         for shard, frames, scores in self._held().score():
             for service, weight in zip(shard.services, scores.weight[-1].tolist(), strict=True):
-                if weight >= self._limits[service]:
+                if self._serving().unusual(service, weight, self._raised):
                     unusual.append(Unusual(service, minute, weight))
                     contexts[service] = (shard, frames, scores)
             deployed |= {shard.services[n] for n in scores.settles[-1].nonzero()[0].tolist()}
@@ -396,7 +363,7 @@ class TenantScorer:
                     first = int(scores.minutes[notice.first])
                     if first == minute:
                         self._ledger.notice(Notice(self.tenant, service, at(first), notice.templates))
-        return self._follow(told, unusual, contexts, deployed, now)
+        return self._follow(told, unusual, contexts, deployed, now), frozenset(one.service for one in unusual)
 
     def _follow(
         self, told: Told, unusual: Sequence[Unusual], contexts: Mapping[str, Context], deployed: Set[str], now: float
@@ -404,13 +371,13 @@ class TenantScorer:
         return self._teller.follow(told, unusual, contexts, deployed, self._explainer(), now)
 
     def _explainer(self) -> Explainer:
-        assert self._model is not None and self._templates is not None
+        watch = self._serving()
         return Explainer(
             self.tenant,
-            self._model.model_id,
+            watch.model.model_id,
             self._options.budget,
-            self._held(),
-            self._templates,
+            watch.window,
+            watch.templates,
             self._reader,
             self._redact,
         )
@@ -435,12 +402,3 @@ class TenantScorer:
             self.status.problems[about] = problem
         else:
             self.status.problems.pop(about, None)
-
-
-def limits_of(shards: Sequence[Shard], budget: float) -> dict[str, float]:
-    """Each service's threshold in decades for so many findings a day."""
-    return {
-        service: limit
-        for shard in shards
-        for service, limit in zip(shard.services, thresholds(shard, budget).tolist(), strict=True)
-    }

@@ -12,6 +12,8 @@ class Options:
     grace_s: float = 20.0
     budget: float = 0.5
     findings_per_hour: int = 12
+    shadow_minutes: int = 0
+    """Minutes that a candidate is watched beside the model that serves; 0: not at all."""
 
 
 @dataclass(slots=True)
@@ -25,6 +27,9 @@ class TenantStatus:
     lines: int = 0
     overflow: int = 0
     hidden: int = 0
+    raised: int = 0
+    """Services whose threshold is raised because they had too many findings in earlier weeks."""
     waits: str = ""
+    shadow: str = ""
     problems: dict[str, str] = field(default_factory=dict)
     """By what they are about; the last of each."""

@@ -32,6 +32,10 @@ class FindingLedger(Protocol):
         """Findings opened since then that were sent: what an hour's cap is counted by."""
         ...
 
+    def unconfirmed_since(self, tenant: str, since: datetime) -> Sequence[tuple[str, datetime]]:
+        """Service and first minute of each finding from then on that nobody confirmed."""
+        ...
+
     def held_back(self, tenant: str, hour: datetime, findings: int) -> None:
         """How many findings of that hour, in all, were kept but not sent: one message, sent when the hour is over.
 

@@ -126,6 +126,14 @@ class FindingStore(DeliveryRows):
         with self.database.reading() as connection:
             return len(connection.execute(query).all())
 
+    def unconfirmed_since(self, tenant: str, since: datetime) -> list[tuple[str, datetime]]:
+        """Service and first minute of each finding from then on that nobody confirmed."""
+        query = select(findings.c.service, findings.c.first).where(
+            findings.c.tenant == tenant, findings.c.first >= since, findings.c.judgement != "confirmed"
+        )
+        with self.database.reading() as connection:
+            return [(row.service, row.first) for row in connection.execute(query).all()]
+
     def held_back(self, tenant: str, hour: datetime, findings: int) -> None:
         """How many findings of that hour, in all, were kept but not sent: one message, sent when the hour is over."""
         if "webhook" not in self.channels:

@@ -123,7 +123,7 @@ def test_a_model_that_fails_a_gate_does_not_serve(settings: Settings, monkeypatc
     assert failed == ["data"]
     assert not result.asset_materializations_for_node("production_models")
     assert models.channels.current() == before != models.channels.current("candidate")
-    with pytest.raises(NotPassed, match=r"failed data: .* --force"):
+    with pytest.raises(NotPassed, match=r"did not pass data: .* --force"):
         promote_candidate(settings, models.store, "default")
     assert promote(settings, models.store, "default", models.channels.current("candidate"), "by hand", force=True)
     assert models.channels.roll_back("it was a test").model_id == before

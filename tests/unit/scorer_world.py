@@ -147,6 +147,8 @@ class FakeLedger:
     findings: dict[str, StoredFinding] = field(default_factory=dict)
     notices: set[tuple[str, datetime]] = field(default_factory=set)
     held: dict[datetime, int] = field(default_factory=dict)
+    earlier: list[tuple[str, datetime]] = field(default_factory=list)
+    """Service and minute of findings of earlier weeks."""
 
     def open(self, finding: Finding, announcement: Announcement) -> StoredFinding:
         now = datetime.fromtimestamp(self.clock(), UTC)
@@ -168,6 +170,10 @@ class FakeLedger:
 
     def announced_since(self, tenant: str, since: datetime) -> int:
         return sum(one.announcement == "sent" and one.opened >= since for one in self.findings.values())
+
+    def unconfirmed_since(self, tenant: str, since: datetime) -> Sequence[tuple[str, datetime]]:
+        found = [one for one in self.findings.values() if one.finding.first >= since]
+        return [(one.finding.service, one.finding.first) for one in found] + self.earlier
 
     def held_back(self, tenant: str, hour: datetime, findings: int) -> None:
         self.held[hour] = findings

@@ -12,7 +12,7 @@ from onecollector.scorer import counting
 from onecollector.scorer import tenant as tenant_module
 from onecollector.scorer.reader import ReadTrouble
 from onecollector.scorer.tenant_status import Options
-from tests.unit.scorer_world import NOW, SERVICES, World, models, time_of, written
+from tests.unit.scorer_world import DAY, NOW, SERVICES, World, models, time_of, written
 
 
 class Killed(BaseException):
@@ -251,3 +251,19 @@ def test_an_hour_that_was_missed_is_caught_up_in_order(world: World) -> None:
     world.now += 60 * 60
     world.run(world.scorer(), 6, every_s=10)
     assert world.found()["cart"].finding.first in (time_of(NOW + 30), time_of(NOW + 31))
+
+
+def test_a_service_with_too_many_findings_in_earlier_weeks_is_asked_for_more(world: World) -> None:
+    world.loki.silent |= {("web", minute) for minute in range(NOW + 2, NOW + 5)}
+    strict = World(world.folder / "strict", now=world.now)
+    shutil.copytree(world.folder / "state", strict.folder / "state")
+    strict.loki.silent, strict.models = world.loki.silent, world.models
+    week = 7 * DAY
+    strict.ledger.earlier = [("web", time_of(NOW // week * week - 60 * n)) for n in range(1, 200)]
+    world.run(world.scorer(), 8)
+    scorer = strict.scorer()
+    strict.run(scorer, 8)
+    found = world.found()["web"].finding
+    assert scorer.status.raised == 1
+    assert "web" not in strict.found() or strict.found()["web"].finding.weight >= found.weight
+    assert scorer._serving().unusual("web", found.weight, {"web": 9.0}) is False  # pyright: ignore[reportPrivateUsage]

@@ -70,9 +70,3 @@ def test_thresholds_keep_the_budget_on_the_days_they_come_from() -> None:
         found = sum(calibration.count_episodes(part, limit) for part, limit in zip(weight, limits, strict=True))
         assert found / 42 == pytest.approx(budget, rel=0.5)
         assert limits[2] > limits[0]
-
-
-def test_too_many_findings_in_a_week_raise_the_threshold_by_half_a_decade_at_most() -> None:
-    assert calibration.alert_pressure([300], 7, 0.5) == pytest.approx(0.5)
-    assert calibration.alert_pressure([0], 70, 0.5) < 0
-    assert abs(calibration.alert_pressure([3], 7, 0.5)) < 0.1

@@ -1,0 +1,95 @@
+"""Minutes that were told, looked at again: lines that came late, and services that somebody could see after all.
+
+What changed is scored before it is kept: a process that is killed between the two finds it changed once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ml.live_window import LATE, Blind, KeptMinute
+from onecollector.scorer.counting import count_again
+from onecollector.scorer.reader import LineReader
+from onecollector.scorer.shadow import ShadowWatch
+from onecollector.scorer.sight import Sight
+from onecollector.scorer.state import ScorerState
+from onecollector.scorer.watch import Watch
+
+SOON, EVERY = 2, 5
+"""Minutes back that are looked for late lines after each minute; after every fifth one it is all of ``LATE``."""
+
+
+class LateLines:
+    """Remembers how many lines of a service's minute are accounted for, read or not."""
+
+    def __init__(self, tenant: str, reader: LineReader, sight: Sight, state: ScorerState) -> None:
+        self._tenant, self._reader, self._sight, self._state = tenant, reader, sight, state
+        self._accounted: dict[tuple[str, int], int] = {}
+        self._looked_back = 0
+        self._again: dict[str, int] = {}
+        self._changed: dict[int, KeptMinute] = {}
+
+    def account(self, minute: int, lines: Mapping[str, int]) -> None:
+        """A minute was read when its services had so many lines."""
+        self._accounted.update({(service, minute): n for service, n in lines.items()})
+
+    def forget(self) -> None:
+        """Other minutes are kept now."""
+        self._accounted, self._looked_back = {}, 0
+        self._again, self._changed = {}, {}
+
+    def due(self, newest: int) -> bool:
+        """Once for each minute."""
+        return self._looked_back < newest
+
+    def look_back(self, watch: Watch, shadow: ShadowWatch, newest: int, now: float) -> Mapping[str, int]:
+        """Read again what grew. Answers services that changed and since which minute.
+
+        Raises ReadTrouble and RegistryError; what was read again until then is answered the next time.
+        """
+        window = watch.window
+        # Counting is reading for Loki: most lines that are late are so by a minute or two.
+        far = LATE if newest % EVERY == 0 else SOON
+        first = max(window.start, newest - far)
+        counts = self._reader.counts(first, newest + 1) if first <= newest else {}
+        sights = self._sight.blind(self._tenant, first, window.end, now)
+        for minute in range(first, window.end):
+            kept = window.at(minute)
+            assert kept is not None
+            grown = self._grown(watch, kept, counts)
+            blind = kept.blind
+            if minute in sights:
+                blind = Blind(blind.everything, {**blind.services, **sights[minute].services})
+            tally, beside = kept.tally, []
+            if grown:
+                counter, beside = watch.counter(minute), shadow.counters(minute)
+                count_again(self._reader, [counter, *beside], minute, grown)
+                tally = tally.with_services(counter.done(), grown)
+                blind = Blind("", blind.services)
+            changed = grown | {s for s in window.services if blind.hides(s) != kept.blind.hides(s)}
+            if not changed:
+                continue
+            self._changed[minute] = KeptMinute(tally, blind)
+            window.replace(self._changed[minute], changed)
+            shadow.replace(beside, minute, grown, blind, changed)
+            self.account(minute, {service: counts[service, minute] for service in grown})
+            for service in changed & window.services:
+                self._again[service] = min(minute, self._again.get(service, minute))
+        self._accounted = {pair: n for pair, n in self._accounted.items() if pair[1] >= newest - LATE}
+        return self._again
+
+    def done(self, newest: int) -> None:
+        """What was answered is told: now it is kept. Raises OSError."""
+        for kept in self._changed.values():
+            self._state.save_minute(kept)
+        self._again, self._changed, self._looked_back = {}, {}, newest
+
+    def _grown(self, watch: Watch, kept: KeptMinute, counts: Mapping[tuple[str, int], int]) -> set[str]:
+        had, minute = kept.tally.lines, kept.minute
+        return {
+            service
+            for (service, at_minute), n in counts.items()
+            if at_minute == minute
+            and service in watch.window.services
+            and n > max(self._accounted.get((service, minute), 0), had.get(service, 0))
+        }
