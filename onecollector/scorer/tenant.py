@@ -384,7 +384,7 @@ class TenantScorer:
 
     def _take_back(self, told: Told) -> None:
         try:
-            why = take_back(self._models.channels, told, len(self._held().services), self._options.budget)
+            why = take_back(self._models.channels, told, self._held().services, self._options.budget)
         except (StoreError, ModelRefused, MovedMeanwhile) as error:
             self._note("roll back", str(error))
             return

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ml.budgets import Budgets
 from onecollector.scorer import counting
 from onecollector.scorer import tenant as tenant_module
 from onecollector.scorer.reader import ReadTrouble
@@ -204,6 +205,14 @@ def test_many_at_once_are_one_incident_and_no_more_are_sent_than_the_cap(world: 
     assert len({one.finding.incident for one in found.values()}) == 1
     assert sorted(one.announcement for one in found.values()) == ["held_back", "held_back", "sent", "sent"]
     assert list(world.ledger.held.values()) == [2]
+
+
+def test_a_service_with_a_budget_of_its_own_is_told_by_it(world: World) -> None:
+    world.options = Options(budget=Budgets(0.5, {"cart": 4.0}), findings_per_hour=100)
+    for service in ("cart", "web"):
+        world.failing(service, NOW + 3, 5)
+    world.run(world.scorer(), 8)
+    assert {service: one.finding.budget for service, one in world.found().items()} == {"cart": 4.0, "web": 0.5}
 
 
 def test_a_model_that_finds_far_too_much_is_taken_back_by_itself(world: World) -> None:
