@@ -13,7 +13,7 @@ from datetime import timedelta
 
 import structlog
 
-from ml.coverage import nothing_came
+from ml.coverage import NOBODY, nothing_came
 from ml.drift import Sightings
 from ml.following import Unusual
 from ml.live_window import Blind, KeptMinute, LiveWindow, rested
@@ -51,7 +51,6 @@ COUNTED = 5
 """Minutes that are counted in one query while history is looked for."""
 CLOCK_BACK = 10
 """Minutes that the clock may go back; beyond, the minutes that were told were never there."""
-NOBODY = "no service wrote a line"
 
 
 class TenantScorer:

@@ -21,6 +21,7 @@ from ml.redaction import redacted
 from ml.template_store import StoredTemplates
 from ml.templates import TemplateMiner
 from onecollector.scorer.reader import MINUTE_NS, ReadTrouble
+from onecollector.scorer.sight import Whole
 from onecollector.scorer.state import ScorerState
 from onecollector.scorer.tenant import TenantScorer
 from onecollector.scorer.tenant_status import Options
@@ -187,9 +188,14 @@ class FakeSight:
     """A Sight that hides what it is told."""
 
     hides: dict[int, dict[str, str]] = field(default_factory=dict)
+    through: int = -1
+    collected: frozenset[str] = frozenset(SERVICES)
 
     def blind(self, tenant: str, first: int, end: int, now: float) -> dict[int, Blind]:
         return {minute: Blind("", names) for minute, names in self.hides.items() if first <= minute < end}
+
+    def whole(self, tenant: str, now: float) -> Whole:
+        return Whole(self.through, self.collected)
 
 
 @dataclass
