@@ -24,7 +24,7 @@ from tests.unit.scorer_world import models
 
 MOST = 100
 """Findings that are sent in an hour: what many hours had is told within minutes."""
-LIFE_S = 20.0
+LIFE_S = 40.0
 """A life in which its moment did not come for so long has gone wrong, or there is nothing left to do."""
 
 
