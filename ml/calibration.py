@@ -134,8 +134,10 @@ def episode_table(weight: Floats) -> NDArray[np.int32]:
     return np.array([count_episodes(weight, threshold) for threshold in THRESHOLDS], np.int32)
 
 
-def thresholds(episodes: NDArray[np.integer], days: NDArray[np.floating], budget: float) -> Floats:
-    """Each service's threshold [S] for ``budget`` findings a day, from ``episode_table`` rows [S, G] and days [S].
+def thresholds(
+    episodes: NDArray[np.integer], days: NDArray[np.floating], budgets: float | NDArray[np.floating]
+) -> Floats:
+    """Each service's threshold [S] for ``budgets`` findings a day, one or each its own [S], from ``episode_table`` rows [S, G] and days [S].
 
     A service's own rate is drawn towards the shard's; beyond the table the last decades are extrapolated, a decade of
     rarity for a decade of episodes.
@@ -144,7 +146,7 @@ def thresholds(episodes: NDArray[np.integer], days: NDArray[np.floating], budget
     rate = (episodes + OWN_DAYS * pooled) / (days[:, None] + OWN_DAYS)
     rate = np.minimum.accumulate(np.maximum(rate, 1e-9), axis=1)
     out = np.empty(len(rate), np.float32)
-    for number, row in enumerate(rate):
+    for number, (row, budget) in enumerate(zip(rate, np.broadcast_to(budgets, len(rate)).tolist(), strict=True)):
         below = np.flatnonzero(row <= budget)
         if len(below) == 0:
             out[number] = THRESHOLDS[-1] + np.log10(row[-1] / budget)

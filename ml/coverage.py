@@ -12,6 +12,8 @@ from statistics import median
 
 from ml.live_window import KeptMinute
 
+NOBODY = "no service wrote a line"
+"""Why everything is hidden in a minute in which nothing came."""
 LOOKED_BACK = 15
 """Minutes that say what is usual."""
 LEAST_LINES = 3.0
@@ -23,7 +25,8 @@ DROP, WIDE = 0.5, 0.5
 
 def usual_lines(minutes: Sequence[KeptMinute]) -> dict[str, float]:
     """Each service's lines in a minute of late, of those with at least ``LEAST_LINES``."""
-    seen = [one for one in minutes if not one.blind.everything][-LOOKED_BACK:]
+    # Of a silence that was proved to be real nothing is learned about what is usual: its next minute is a question again.
+    seen = [one for one in minutes if not one.blind.everything and any(one.tally.lines.values())][-LOOKED_BACK:]
     if len(seen) < 3:
         return {}
     services = {service for one in seen for service in one.tally.lines}
@@ -41,4 +44,6 @@ def nothing_came(lines: Mapping[str, int], minutes: Sequence[KeptMinute]) -> boo
     """Whether nobody wrote a line although several always do, or did until nobody could be seen any more."""
     if any(lines.values()) or not minutes:
         return False
-    return bool(minutes[-1].blind.everything) or len(usual_lines(minutes)) >= LEAST_SERVICES
+    before = minutes[-1].blind
+    hidden = before.everything or NOBODY in before.services.values()
+    return bool(hidden) or len(usual_lines(minutes)) >= LEAST_SERVICES

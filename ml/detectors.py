@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml import calibration, fitting, signals
+from ml.budgets import Budget, budget_for
 from ml.drift import Notice, settling
 from ml.features import Frame, Vocabulary
 from ml.forest import Forest, fit_forest
@@ -222,9 +223,10 @@ def score(shard: Shard, frames: Sequence[Frame]) -> Scores:
     return Scores(frames[0].minutes[HISTORY:], digits, weight, settles, notices)
 
 
-def thresholds(shard: Shard, budget: float = DEFAULT_BUDGET) -> Floats:
+def thresholds(shard: Shard, budget: Budget = DEFAULT_BUDGET) -> Floats:
     """Each service's threshold in decades for so many findings a day."""
-    return calibration.thresholds(shard.episodes, shard.days, AIM * budget)
+    wanted = np.array([AIM * budget_for(budget, service) for service in shard.services])
+    return calibration.thresholds(shard.episodes, shard.days, wanted)
 
 
 def episodes(shard: Shard, scores: Scores, limits: Floats) -> list[Episode]:

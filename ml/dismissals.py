@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ml import detectors
+from ml.budgets import Budget
 from ml.calibration import SHARES
 from ml.detectors import Shard
 from ml.features import Frame
@@ -36,7 +37,7 @@ class Dismissed:
     frame: Frame
 
 
-def excused(shard: Shard, dismissed: Sequence[Dismissed], end: int, budget: float) -> Shard:
+def excused(shard: Shard, dismissed: Sequence[Dismissed], end: int, budget: Budget) -> Shard:
     """The shard with tails by which as many of these as may be are no findings; ``end`` is the minute it learned up to."""
     if not dismissed:
         return shard

@@ -92,6 +92,10 @@ class Drain:
         """Where texts of this shape and length go."""
         return self.buckets.setdefault((shape, length), Bucket(length))
 
+    def has(self, shape: str, length: int) -> bool:
+        """Whether there may be templates of this shape and length."""
+        return (shape, length) in self.buckets
+
     def tokens(self) -> Iterator[tuple[str, int, tuple[str | None, ...]]]:
         """Every template: its shape, number and tokens, None for a wildcard."""
         for (shape, _), bucket in self.buckets.items():

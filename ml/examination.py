@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml import detectors
+from ml.budgets import Budget
 from ml.detectors import Shard
 from ml.dismissals import MOST_A_WEEK, excess
 from ml.evaluation.baselines import BASELINES
@@ -97,7 +98,7 @@ class Artefact:
 class Detector:
     """Fitted services, each with the threshold that its whole shard gave it."""
 
-    def __init__(self, shards: Sequence[Shard], budget: float) -> None:
+    def __init__(self, shards: Sequence[Shard], budget: Budget) -> None:
         self._of = {
             service: (shard, float(limit))
             for shard in shards

@@ -60,6 +60,7 @@ class MinuteCounter:
         self._rows: list[pl.DataFrame] = []
         self._sums: list[pl.DataFrame] = []
         self._lines: Counter[str] = Counter()
+        self._learned: Counter[str] = Counter()
         self._held = 0
 
     def add(self, lines: pl.DataFrame) -> None:
@@ -72,7 +73,7 @@ class MinuteCounter:
         lines = lines.filter(pl.col("service").is_in(sorted(self._services)))
         if lines.height == 0:
             return
-        mined = self._miner.mine(lines["line"], lines["service"])
+        mined = self._miner.mine(lines["line"], lines["service"], learned=self._learned)
         names = pl.Series("template", [OVERFLOW, *(template.id for _, template in mined.templates)], pl.String)
         rows = measured(lines.with_columns(names.gather(mined.index + 1)))
         self._held += rows.height

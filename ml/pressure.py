@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import log10
 
+from ml.budgets import Budget, budget_for
+
 WEEK = 7 * 1440
 """Minutes."""
 WEEKS = 4
@@ -26,7 +28,7 @@ def week_of(minute: int) -> int:
     return minute // WEEK
 
 
-def pressures(opened: Iterable[tuple[str, int]], minute: int, budget: float) -> dict[str, float]:
+def pressures(opened: Iterable[tuple[str, int]], minute: int, budget: Budget) -> dict[str, float]:
     """Decades by which services' thresholds rise now, those above nought. ``opened``: service and minute of each finding that
     nobody confirmed.
     """
@@ -36,7 +38,7 @@ def pressures(opened: Iterable[tuple[str, int]], minute: int, budget: float) -> 
         back = now - week_of(first)
         if 1 <= back <= WEEKS:
             weeks.setdefault(service, [0] * WEEKS)[WEEKS - back] += 1
-    found = {service: pressure(counts, budget) for service, counts in weeks.items()}
+    found = {service: pressure(counts, budget_for(budget, service)) for service, counts in weeks.items()}
     return {service: decades for service, decades in found.items() if decades > 0}
 
 

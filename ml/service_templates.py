@@ -103,23 +103,29 @@ class ServiceTemplates:
         self._used.update(dict.fromkeys(numbers, call))
 
     def learn(
-        self, tokens: Tokens, rows: np.ndarray[Any, Any], keys: Sequence[int], minutes: float
+        self, tokens: Tokens, rows: np.ndarray[Any, Any], keys: Sequence[int], most: int
     ) -> tuple[np.ndarray[Any, Any], int]:
         """Numbers of the templates of texts (``rows`` of ``tokens``, in order), NOBODY beyond the limits.
 
-        ``keys`` are the texts' hashes. Also answers how many texts were looked at one by one.
+        ``keys`` are the texts' hashes. At most ``most`` texts are looked at one by one; also answers how many were.
         """
         import numpy as np
 
-        budget = [before := int(self.bounds.learned_per_minute * max(minutes, 1.0))]
+        budget = [most]
         found = np.full(len(rows), NOBODY, np.int64)
         kind = tokens.shape[rows] * (self.bounds.tokens + 1) + tokens.lengths[rows]
-        kinds, sizes = np.unique(kind, return_counts=True)
+        order = np.argsort(kind, kind="stable")
+        begins = np.flatnonzero(np.diff(kind[order], prepend=-1))
+        sizes = np.diff(begins, append=len(order))
         # A flood is mostly of one kind; the few of other kinds come first, so that it does not use up their share.
-        for one in kinds[np.argsort(sizes, kind="stable")].tolist():
-            at = np.flatnonzero(kind == one)
+        for group in np.argsort(sizes, kind="stable").tolist():
+            at = order[begins[group] : begins[group] + sizes[group]]
+            one = int(kind[at[0]])
             some, length = rows[at], one % (self.bounds.tokens + 1)
             self._shape = tokens.shapes[one // (self.bounds.tokens + 1)]
+            if budget[0] <= 0 and not self._drain.has(self._shape, length):
+                # There may be as many kinds as lines.
+                continue
             texts = Rows(
                 tokens.matrix(some, length),
                 words=lambda row, some=some: tokens.words_of(some[row]),
@@ -131,7 +137,7 @@ class ServiceTemplates:
         found = np.array([self.living(number) for number in numbers.tolist()], np.int64)[where]
         self._refresh()
         self._remember(keys, found)
-        return found, before - budget[0]
+        return found, most - budget[0]
 
     def _create(self, text: str) -> int | None:
         if len(self.templates) >= self.bounds.templates and not self._evict():

@@ -262,13 +262,20 @@ def channels(fit: Params, panel: Panel) -> Floats:
             np.maximum(out[:, :, 2], (low - phi) / a, out=out[:, :, 2])
             continue
         z = root_z(*total_window(flow, ahead, horizon), phi, a)
+        seen = mostly_seen(panel, horizon)
+        if seen is not None:
+            z *= seen
         np.maximum(out[:, :, 0], z / fit["total_up"][number], out=out[:, :, 0])
         np.maximum(out[:, :, 1], -z / fit["total_down"][number], out=out[:, :, 1])
         observed, wanted = template_expected(panel, counts, soft_rates, flow, ahead, follows, horizon, phi, a)
         z = root_z(observed, wanted, fit["phi"][number], fit["a"][number])
+        if seen is not None:
+            z *= by_column(seen, panel.owner)
         add_template_channels(out, panel, z, fit["up"][number], fit["down"][number])
         if horizon > 1:
             spread = (mix(panel, z, wanted) - fit["mix_mean"][number]) / fit["mix_sd"][number]
+            if seen is not None:
+                spread *= seen
             np.maximum(out[:, :, 8], spread, out=out[:, :, 8])
     base = between_hours(fit["took_base"], panel.minutes)
     for number, horizon in enumerate(TOOK_HORIZONS):
@@ -277,6 +284,17 @@ def channels(fit: Params, panel: Panel) -> Floats:
     season = [hours.season(fit[name], panel.minutes) for name in ("hour_lines", "hour_calls")]
     out[:, :, HOURS] = hours.channels(hours.hours(panel, HISTORY, *season), fit)
     return out
+
+
+def mostly_seen(panel: Panel, horizon: int) -> NDArray[np.bool_] | None:
+    """Windows [T', S] of which at least half was observed; None where all were.
+
+    What a window of many minutes varies by says nothing about the one minute of it that somebody saw.
+    """
+    if panel.observed.all():
+        return None
+    rows = len(panel.minutes) - HISTORY
+    return 2 * recent(panel.observed.astype(np.float32), rows, horizon) >= horizon
 
 
 def add_template_channels(out: Floats, panel: Panel, z: Floats, up: NDArray, down: NDArray) -> None:

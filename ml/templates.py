@@ -8,6 +8,7 @@ the text that founded it: it stays when the template grows wider, and another pr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count, pairwise
@@ -94,11 +95,18 @@ class TemplateMiner:
             found = self.services[name] = ServiceTemplates(self.bounds, evidence, self._numbers.__next__)
         return found
 
-    def mine(self, lines: pl.Series, service: str | pl.Series = "", *, minutes: float = 1.0) -> Mined:
+    def mine(
+        self,
+        lines: pl.Series,
+        service: str | pl.Series = "",
+        *,
+        minutes: float = 1.0,
+        learned: Counter[str] | None = None,
+    ) -> Mined:
         """Templates for lines (strings), in order, of one service or of one for each line.
 
-        ``minutes`` is how long a time they are of: how many texts may be learned is bounded per minute. A null is an
-        empty line.
+        ``minutes`` is how long a time they are of: how many texts may be learned is bounded per minute. Where a minute comes
+        in several calls, ``learned`` says how many texts of each service were, and is added to. A null is an empty line.
         """
         import numpy as np
 
@@ -112,8 +120,12 @@ class TemplateMiner:
         caches = [one.cache for one in services]
         numbers = np.array([caches[s].get(key, -1) for s, key in zip(of_pair.tolist(), keys, strict=True)], np.int64)
         numbers = _living(numbers, of_pair, services)
-        learned = self._learn(numbers, of_pair, texts, text_code, keys, services, minutes)
-        if learned:
+        most = int(self.bounds.learned_per_minute * max(minutes, 1.0))
+        before = Counter[str]() if learned is None else learned
+        left = [most - before[name] for name in names]
+        looked_at = self._learn(numbers, of_pair, texts, text_code, keys, services, left)
+        before.update({name: n for name, n in zip(names, looked_at, strict=True) if n})
+        if any(looked_at):
             # What was known may have been swallowed meanwhile.
             numbers = _living(numbers, of_pair, services)
         known, first, where = np.unique(numbers, return_index=True, return_inverse=True)
@@ -129,7 +141,9 @@ class TemplateMiner:
         ]
         counts = np.bincount(index + 1, minlength=len(templates) + 1)
         evicted = sum(one.evicted for one in services) - evicted
-        return Mined(index, templates, counts[1:], Tally(len(index), len(keys), learned, int(counts[0]), evicted, cut))
+        return Mined(
+            index, templates, counts[1:], Tally(len(index), len(keys), sum(looked_at), int(counts[0]), evicted, cut)
+        )
 
     def _learn(
         self,
@@ -139,27 +153,31 @@ class TemplateMiner:
         text_code: np.ndarray[Any, Any],
         keys: list[int],
         services: list[ServiceTemplates],
-        minutes: float,
-    ) -> int:
-        """Fill in ``numbers`` where they are not known yet; answers how many texts were looked at one by one."""
+        left: list[int],
+    ) -> list[int]:
+        """Fill in ``numbers`` where they are not known yet; answers how many texts of each service were looked at one by one.
+
+        There may be so many ``left`` of each.
+        """
         import numpy as np
 
+        looked_at = [0] * len(services)
         unseen = np.flatnonzero(numbers < 0)
         if not len(unseen):
-            return 0
+            return looked_at
         wanted, row = np.unique(text_code[unseen], return_inverse=True)
         tokens = tokenized(texts.gather(wanted), self.bounds.tokens)
         by_service = np.argsort(of_pair[unseen], kind="stable")
         owners = of_pair[unseen][by_service]
-        learned = 0
         for begin, end in pairwise([*np.flatnonzero(np.diff(owners, prepend=-1)).tolist(), len(owners)]):
             at = by_service[begin:end]
             pairs = unseen[at]
-            mine = services[owners[begin]]
-            mine.touch((), self._calls)
-            numbers[pairs], looked_at = mine.learn(tokens, row[at], [keys[pair] for pair in pairs.tolist()], minutes)
-            learned += looked_at
-        return learned
+            owner = int(owners[begin])
+            services[owner].touch((), self._calls)
+            numbers[pairs], looked_at[owner] = services[owner].learn(
+                tokens, row[at], [keys[pair] for pair in pairs.tolist()], left[owner]
+            )
+        return looked_at
 
     def _masked(self, lines: pl.Series, service: str | pl.Series) -> tuple[pl.Series, np.ndarray[Any, Any], int]:
         """Distinct texts, which of them each line has, and how many lines were cut."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
+from ml.budgets import Budget
 from ml.detectors import DEFAULT_BUDGET, ServiceFit, fit_service, join
 from ml.dismissals import Dismissed, excused
 from ml.drift import OVERFLOW, Sightings
@@ -62,7 +63,7 @@ class TrainingPlan:
     set_aside: Mapping[str, Ranges] = field(default_factory=dict)
     learning_days: float = LEARNING_DAYS
     dismissed: Mapping[str, Ranges] = field(default_factory=dict)
-    budget: float = DEFAULT_BUDGET
+    budget: Budget = DEFAULT_BUDGET
     left_out: frozenset[str] = frozenset()
 
     @property

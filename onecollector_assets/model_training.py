@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 
+from ml.budgets import budgets_of, mean_budget
 from ml.detectors import Shard, fit_service, join
 from ml.evaluation.harness import MODEL
 from ml.examination import (
@@ -183,7 +184,7 @@ def plan_of(
         {service: tuple(sorted(ranges)) for service, ranges in minutes["confirmed"].items()},
         settings.models.learning_days,
         {service: tuple(sorted(ranges)) for service, ranges in minutes["dismissed"].items()},
-        settings.models.alert_budget,
+        budgets_of(settings.models.alert_budget, settings.models.services),
         OURS,
     )
 
@@ -200,7 +201,7 @@ def evaluated(
     tell: Tell,
 ) -> Evaluation:
     """What the gates look at, but for the size of the model."""
-    budget = settings.models.alert_budget
+    usual, budget = settings.models.alert_budget, plan.budget
     subjects = list(subjects_of(settings, store, plan, templates, facts))
     replay, verdicts, before, worn = None, [], None, ()
     if subjects:
@@ -208,7 +209,7 @@ def evaluated(
         sibling = Detector([join(fits)], budget)
         replay = replayed(sibling, subjects)
         own = verdict_of(MODEL, sibling, subjects)
-        verdicts = [own, *baseline_verdicts(subjects, budget)] if own else []
+        verdicts = [own, *baseline_verdicts(subjects, usual)] if own else []
         if incumbent is not None:
             serving = Detector([one.shard for one in incumbent.shards], budget)
             before, worn = verdict_of("in production", serving, subjects), worn_of(serving, subjects)
@@ -219,7 +220,7 @@ def evaluated(
     days = sum(one.days for one in facts)
     missing = sum(one.missing_share * one.days / max(1 - one.missing_share, 0.01) for one in facts)
     return Evaluation(
-        budget,
+        mean_budget(budget, [one.service for one in subjects]),
         tuple(facts),
         round(missing / max(days + missing, 1e-9), 4),
         replay,

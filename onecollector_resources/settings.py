@@ -268,6 +268,9 @@ class ServiceTuning(_Section):
         gt=0,
         description="How many texts it takes until they are one template, as a factor: less joins sooner, more keeps apart.",
     )
+    alert_budget: float | None = Field(
+        default=None, gt=0, le=100, description="Findings a day of this service; empty: `models.alert_budget`."
+    )
 
     @field_validator("masks")
     @classmethod
@@ -323,7 +326,8 @@ class ModelSettings(_Section):
         default=20, ge=0, le=300, description="Seconds after its end that a minute is read: late lines are in by then."
     )
     services: dict[str, ServiceTuning] = Field(
-        default_factory=dict, description="Services whose lines need masks or a threshold of their own, by name."
+        default_factory=dict,
+        description="Services whose lines need masks or a threshold of their own, or that may have more or fewer findings, by name.",
     )
 
     @field_validator("webhook_url")

@@ -8,6 +8,7 @@ import sys
 
 import structlog
 
+from ml.budgets import budgets_of
 from ml.model_store import ModelStore
 from ml.redaction import redacted
 from ml.templates import tuned_miner
@@ -32,7 +33,8 @@ def service_of(settings: Settings, loki_url: str) -> ScorerService:
     registry.migrate()
     objects = model_store(settings)
     ledger = finding_store(settings)
-    options = Options(models.grace_s, models.alert_budget, models.findings_per_hour, round(models.shadow_hours * 60))
+    budgets = budgets_of(models.alert_budget, models.services)
+    options = Options(models.grace_s, budgets, models.findings_per_hour, round(models.shadow_hours * 60))
     scorers = [
         TenantScorer(
             tenant,

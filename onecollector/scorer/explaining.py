@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ml import template_query
+from ml.budgets import Budget, budget_for
 from ml.detectors import Episode, Scores, Shard
 from ml.drift import FRESH_MINUTES, Sightings
 from ml.explain import Explanation, Moved, explain
@@ -40,7 +41,7 @@ class Explainer:
 
     tenant: str
     model_id: str
-    budget: float
+    budget: Budget
     window: LiveWindow
     templates: LiveTemplates
     reader: LineReader
@@ -68,7 +69,7 @@ class Explainer:
             p=told.p,
             a_day=told.a_day,
             weight=going.weight,
-            budget=self.budget,
+            budget=budget_for(self.budget, going.service),
             observed=told.observed,
             expected=told.expected,
             sentence=self.redact(told.sentence),

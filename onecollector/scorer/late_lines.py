@@ -1,5 +1,7 @@
 """Minutes that were told, looked at again: lines that came late, and services that somebody could see after all.
 
+A minute in which nobody wrote a line was seen by nobody, until it is known that Loki has all that was written: then the
+silence was real. That holds only for minutes that this process lived through, for a machine that slept was silent, too.
 What changed is scored before it is kept: a process that is killed between the two finds it changed once more.
 """
 
@@ -7,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ml.live_window import LATE, Blind, KeptMinute
+from ml.coverage import NOBODY
+from ml.live_window import LATE, Blind, KeptMinute, LiveWindow
 from onecollector.scorer.counting import count_again
 from onecollector.scorer.reader import LineReader
 from onecollector.scorer.shadow import ShadowWatch
-from onecollector.scorer.sight import Sight
+from onecollector.scorer.sight import Sight, Whole
 from onecollector.scorer.state import ScorerState
 from onecollector.scorer.watch import Watch
 
 SOON, EVERY = 2, 5
 """Minutes back that are looked for late lines after each minute; after every fifth one it is all of ``LATE``."""
+AWAY_S = 180.0
+"""Whoever did not look for so long was away."""
 
 
 class LateLines:
@@ -26,6 +31,7 @@ class LateLines:
         self._tenant, self._reader, self._sight, self._state = tenant, reader, sight, state
         self._accounted: dict[tuple[str, int], int] = {}
         self._looked_back = 0
+        self._looked_at = self._there_since = 0.0
         self._again: dict[str, int] = {}
         self._changed: dict[int, KeptMinute] = {}
 
@@ -48,6 +54,11 @@ class LateLines:
         Raises ReadTrouble and RegistryError; what was read again until then is answered the next time.
         """
         window = watch.window
+        if now - self._looked_at > AWAY_S:
+            self._there_since = now
+        self._looked_at = now
+        # Before lines are counted: what came between the two would be missed.
+        whole = self._sight.whole(self._tenant, now) if _nobody_in(window) else Whole()
         # Counting is reading for Loki: most lines that are late are so by a minute or two.
         far = LATE if newest % EVERY == 0 else SOON
         first = max(window.start, newest - far)
@@ -60,6 +71,9 @@ class LateLines:
             blind = kept.blind
             if minute in sights:
                 blind = Blind(blind.everything, {**blind.services, **sights[minute].services})
+            if blind.everything == NOBODY and minute <= whole.through and minute * 60 >= self._there_since:
+                others = dict.fromkeys(window.services - whole.services, NOBODY)
+                blind = Blind("", {**others, **blind.services})
             tally, beside = kept.tally, []
             if grown:
                 counter, beside = watch.counter(minute), shadow.counters(minute)
@@ -93,3 +107,8 @@ class LateLines:
             and service in watch.window.services
             and n > max(self._accounted.get((service, minute), 0), had.get(service, 0))
         }
+
+
+def _nobody_in(window: LiveWindow) -> bool:
+    """Whether nothing came in a minute that is still looked at."""
+    return any(kept.blind.everything == NOBODY for kept in window.minutes[-LATE - 1 :])

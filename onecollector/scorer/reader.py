@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 MINUTE_NS = 60 * 10**9
-BATCH_ROWS = 200_000
-"""Lines that are handed over at a time."""
+BATCH_ROWS, BATCH_BYTES = 200_000, 32 << 20
+"""Lines, or bytes of lines, that are handed over at a time: a line may have a megabyte."""
 PATIENCE_S = 20.0
 """A read that fails for longer is given up: the loop tries again, and says so meanwhile."""
 PARTS = ("[0-9A-Z]", "[a-c]", "[d-h]", "[i-o]", "[p-r]", "[s-z]", "[^0-9A-Za-z]")
@@ -118,15 +118,16 @@ class LokiLines:
         self, minute: int, only: Sequence[str] = (), without: Sequence[str] = (), most: int | None = None
     ) -> Iterator[pl.DataFrame]:
         held: list[LineBlock] = []
-        rows = read = 0
+        rows = size = read = 0
         try:
             for block in self._executor.read(selector(only, without), minute * MINUTE_NS, (minute + 1) * MINUTE_NS):
                 held.append(block)
                 rows += len(block)
+                size += block.line.nbytes
                 read += len(block)
-                if rows >= BATCH_ROWS:
+                if rows >= BATCH_ROWS or size >= BATCH_BYTES:
                     yield table_of(joined(held))
-                    held, rows = [], 0
+                    held, rows, size = [], 0, 0
                 if most is not None and read >= most:
                     break
             if held:

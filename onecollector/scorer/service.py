@@ -88,10 +88,12 @@ class ScorerService:
                 scorer.missed(now)
             if scorer.tenant not in self._problems:
                 log.warning("minute.put_off", tenant=scorer.tenant, error=str(error))
-            self._problems[scorer.tenant] = f"{scorer.tenant}: {error}"
-            not_before[scorer.tenant] = now + AGAIN_S
-            self._busy_cpu += _cpu_s() - began
-            return False
+            return self._put_off(scorer.tenant, str(error), not_before, began)
+        except Exception as error:
+            # A tenant's outermost edge: whatever its lines or its model are, the others are looked at.
+            log.exception("minute.failed", tenant=scorer.tenant)
+            scorer.again()
+            return self._put_off(scorer.tenant, repr(error), not_before, began)
         self._problems.pop(scorer.tenant, None)
         self._busy_cpu += _cpu_s() - began
         if scorer.status.waits:
@@ -102,6 +104,12 @@ class ScorerService:
             self._cpu_s, self._busy_cpu = self._busy_cpu, 0.0
             self._say()
         return more
+
+    def _put_off(self, tenant: str, why: str, not_before: dict[str, float], began: float) -> bool:
+        self._problems[tenant] = f"{tenant}: {why}"
+        not_before[tenant] = self._clock() + AGAIN_S
+        self._busy_cpu += _cpu_s() - began
+        return False
 
     def _deliver(self) -> None:
         while not self._stopped.is_set():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from ml.budgets import Budget
 from ml.live_window import Blind, KeptMinute
 from ml.minute_tally import MinuteCounter, MinuteTally
 from ml.model_manifest import ModelRefused
@@ -38,7 +39,7 @@ WRONG = (ValueError, ArithmeticError, LookupError)
 class ShadowWatch:
     """One tenant's. ``wanted_minutes`` of 0: candidates are not shadowed. Nothing here raises."""
 
-    def __init__(self, models: ModelStore, wanted_minutes: int, budget: float, new_miner: NewMiner) -> None:
+    def __init__(self, models: ModelStore, wanted_minutes: int, budget: Budget, new_miner: NewMiner) -> None:
         self._models, self._wanted, self._budget, self._new_miner = models, wanted_minutes, budget, new_miner
         self._shadow: Shadow | None = None
         self._model: Model | None = None

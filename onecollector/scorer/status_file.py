@@ -54,19 +54,30 @@ def health_of(status: ScorerStatus | None, now: float) -> tuple[bool, str]:
     if age > STALE_MINUTES * 60:
         return False, f"said nothing for {age / 60:.0f} minutes"
     late: list[str] = []
+    refused: list[str] = []
     notes: list[str] = []
     for tenant, told in sorted(status.tenants.items()):
         named = f"{tenant}: " if len(status.tenants) > 1 else ""
         behind = int(status.written // 60) - int(told["minute"]) - 1
         if told["model_id"] and told["minute"] and behind > STALE_MINUTES:
             late.append(f"{named}{told['waits'] or f'{behind} minutes behind'}")
+        elif not told["model_id"] and "model" in told["problems"]:
+            # Said first, and yet well: whoever waits for all parts to be well has to be able to train a model.
+            refused.append(f"{named}no model serves: {told['problems']['model']}")
+            continue
         elif told["waits"]:
             notes.append(f"{named}waiting: {told['waits']}")
         else:
             learning = f", {told['learning']} learning" if told["learning"] else ""
-            notes.append(f"{named}{told['services']:,} services{learning}, {told['lines']:,} lines a minute")
+            notes.append(
+                f"{named}{_many(told['services'], 'service')}{learning}, {_many(told['lines'], 'line')} a minute"
+            )
         if told.get("shadow"):
             notes.append(f"{named}{told['shadow']}")
         notes += [f"{named}{problem}" for problem in told["problems"].values()]
     notes += status.problems
-    return not late, "; ".join(late or notes)[:200]
+    return not late, "; ".join(late or refused + notes)[:200]
+
+
+def _many(number: int, name: str) -> str:
+    return f"{number:,} {name}{'' if number == 1 else 's'}"

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
+from ml.budgets import Budget, mean_budget
 from ml.model_channels import Channels
 from ml.rolling_back import AUTOMATIC, FAILURES, TRIAL_MINUTES, too_noisy
 from onecollector.scorer.explaining import minute_of
 from onecollector.scorer.state import Told
 
 
-def take_back(channels: Channels, told: Told, services: int, budget: float) -> str:
+def take_back(channels: Channels, told: Told, services: Collection[str], budget: Budget) -> str:
     """Why it was taken back; empty where it was not. Raises StoreError, ModelRefused, MovedMeanwhile."""
-    noisy = too_noisy(len(told.begun), services, budget)
+    wanted = mean_budget(budget, services)
+    noisy = too_noisy(len(told.begun), len(services), wanted)
     if not noisy and told.failures < FAILURES:
         return ""
     why = (
-        f"{len(told.begun)} incidents within an hour, {budget:g} a service and day are wanted"
+        f"{len(told.begun)} incidents within an hour, {wanted:g} a service and day are wanted"
         if noisy
         else f"{told.failures} minutes in a row could not be scored"
     )

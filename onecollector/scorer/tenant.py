@@ -13,7 +13,7 @@ from datetime import timedelta
 
 import structlog
 
-from ml.coverage import nothing_came
+from ml.coverage import NOBODY, nothing_came
 from ml.drift import Sightings
 from ml.following import Unusual
 from ml.live_window import Blind, KeptMinute, LiveWindow, rested
@@ -51,7 +51,6 @@ COUNTED = 5
 """Minutes that are counted in one query while history is looked for."""
 CLOCK_BACK = 10
 """Minutes that the clock may go back; beyond, the minutes that were told were never there."""
-NOBODY = "no service wrote a line"
 
 
 class TenantScorer:
@@ -110,6 +109,12 @@ class TenantScorer:
     def missed(self, now: float) -> None:
         """Loki did not answer: what it should have had by now may come late."""
         self._doubt.missed(closed_minute(self._options.grace_s, now) + 1)
+
+    def again(self) -> None:
+        """After a fault that nobody foresaw: go on from what is on disk."""
+        self._watch = None
+        self._late.forget()
+        self._shadow.forget()
 
     def _serving(self) -> Watch:
         assert self._watch is not None
@@ -378,7 +383,7 @@ class TenantScorer:
 
     def _take_back(self, told: Told) -> None:
         try:
-            why = take_back(self._models.channels, told, len(self._held().services), self._options.budget)
+            why = take_back(self._models.channels, told, self._held().services, self._options.budget)
         except (StoreError, ModelRefused, MovedMeanwhile) as error:
             self._note("roll back", str(error))
             return

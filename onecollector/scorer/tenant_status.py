@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ml.budgets import Budget
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """As in the settings."""
 
     grace_s: float = 20.0
-    budget: float = 0.5
+    budget: Budget = 0.5
     findings_per_hour: int = 12
     shadow_minutes: int = 0
     """Minutes that a candidate is watched beside the model that serves; 0: not at all."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ml.budgets import Budget
 from ml.detectors import Shard, thresholds
 from ml.drift import Sightings
 from ml.live_window import KeptMinute, LiveWindow
@@ -40,7 +41,7 @@ def watch_from(
     before: Mapping[str, Sightings] | None,
     minutes: Iterable[KeptMinute],
     new_miner: NewMiner,
-    budget: float,
+    budget: Budget,
 ) -> Watch:
     """A model that looks at these minutes from ``start`` on. Raises ValueError for a hole."""
     window = LiveWindow(model, start, before)
@@ -48,7 +49,7 @@ def watch_from(
     return Watch(model, window, LiveTemplates(model.templates, new_miner), limits_of(window.shards, budget))
 
 
-def watch_beside(other: Watch, model: Model, new_miner: NewMiner, budget: float) -> Watch:
+def watch_beside(other: Watch, model: Model, new_miner: NewMiner, budget: Budget) -> Watch:
     """The same minutes with another model's eyes: what the other one's miner learned of late is known here too."""
     old = other.window
     watch = watch_from(model, old.start, old.before, old.minutes, new_miner, budget)
@@ -64,7 +65,7 @@ def seen_in(minutes: Iterable[KeptMinute]) -> set[tuple[str, str]]:
     }
 
 
-def limits_of(shards: Sequence[Shard], budget: float) -> dict[str, float]:
+def limits_of(shards: Sequence[Shard], budget: Budget) -> dict[str, float]:
     """Each service's threshold in decades for so many findings a day."""
     return {
         service: limit

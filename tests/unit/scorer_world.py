@@ -21,6 +21,7 @@ from ml.redaction import redacted
 from ml.template_store import StoredTemplates
 from ml.templates import TemplateMiner
 from onecollector.scorer.reader import MINUTE_NS, ReadTrouble
+from onecollector.scorer.sight import Whole
 from onecollector.scorer.state import ScorerState
 from onecollector.scorer.tenant import TenantScorer
 from onecollector.scorer.tenant_status import Options
@@ -83,10 +84,10 @@ def learned() -> tuple[bytes, bytes, StoredTemplates]:
     return *packed(TrainedShard(shard, tuple(frame.sightings for frame in frames))), templates
 
 
-def models(folder: Path, *, promoted: bool = True, days: int = 1) -> ModelStore:
+def models(folder: Path, *, promoted: bool = True, days: int = 1, tenant: str = "default") -> ModelStore:
     """A store with so many models, the last in production; each is trained later than the one before."""
     arrays, names, templates = learned()
-    store = ModelStore(FileStore(folder, create=True), "default", lambda: time_of(NOW))
+    store = ModelStore(FileStore(folder, create=True), tenant, lambda: time_of(NOW))
     for number in range(days):
         facts = [ServiceFacts(name, 3.0, 20_000, 5, 0.0, False) for name in SERVICES]
         span = Learned("2026-06-20", f"2026-06-{22 + number}", 3 * DAY, 0.0, {}, {})
@@ -188,9 +189,14 @@ class FakeSight:
     """A Sight that hides what it is told."""
 
     hides: dict[int, dict[str, str]] = field(default_factory=dict)
+    through: int = -1
+    collected: frozenset[str] = frozenset(SERVICES)
 
     def blind(self, tenant: str, first: int, end: int, now: float) -> dict[int, Blind]:
         return {minute: Blind("", names) for minute, names in self.hides.items() if first <= minute < end}
+
+    def whole(self, tenant: str, now: float) -> Whole:
+        return Whole(self.through, self.collected)
 
 
 @dataclass

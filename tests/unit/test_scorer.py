@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ml.budgets import Budgets
 from onecollector.scorer import counting
 from onecollector.scorer import tenant as tenant_module
 from onecollector.scorer.reader import ReadTrouble
@@ -129,6 +130,51 @@ def test_a_service_that_falls_silent_is_found_unless_a_gap_explains_it(world: Wo
     assert set(world.found()) == {"cart"}
 
 
+def everything_silent(world: World, first: int, minutes: int) -> None:
+    world.loki.silent |= {(s, minute) for s in SERVICES for minute in range(first, first + minutes)}
+
+
+def test_silence_of_everything_is_found_only_where_all_that_was_written_is_known_to_be_there(world: World) -> None:
+    scorer = world.scorer()
+    world.run(scorer, 4, every_s=20)
+    everything_silent(world, NOW + 5, 30)
+    world.run(scorer, 8, every_s=20)
+    assert not world.ledger.findings and scorer.status.hidden == len(SERVICES)
+    # From here on somebody proves it, of all but one that somebody else collects.
+    world.sight.collected -= {"mailer"}
+    for _ in range(9):
+        world.sight.through = int(world.now // 60) - 1
+        world.run(scorer, 1, every_s=20)
+    found = world.found()
+    assert set(found) == set(SERVICES) - {"mailer"}
+    assert len({one.finding.incident for one in found.values()}) <= 3
+    assert all(one.finding.first >= time_of(NOW + 5) and one.finding.observed == 0 for one in found.values())
+
+
+def test_a_machine_that_slept_is_no_finding_though_nothing_is_missing(world: World) -> None:
+    scorer = world.scorer()
+    world.run(scorer, 4, every_s=20)
+    everything_silent(world, NOW + 5, 20)
+    world.now = (NOW + 25) * 60.0 + 5
+    for _ in range(6):
+        world.sight.through = int(world.now // 60) - 1
+        world.run(scorer, 1, every_s=20)
+    assert scorer.status.minute >= NOW + 28 and not world.ledger.findings
+
+
+def test_silence_is_not_real_where_its_lines_come_with_the_proof(world: World) -> None:
+    scorer = world.scorer()
+    world.run(scorer, 4, every_s=20)
+    everything_silent(world, NOW + 5, 4)
+    world.run(scorer, 5, every_s=20)
+    assert scorer.status.hidden == len(SERVICES)
+    world.loki.silent.clear()
+    for _ in range(12):
+        world.sight.through = int(world.now // 60) - 1
+        world.run(scorer, 1, every_s=20)
+    assert not world.ledger.findings
+
+
 def test_an_outage_of_loki_is_no_finding_though_its_lines_come_late(world: World) -> None:
     scorer = world.scorer()
     world.run(scorer, 2)
@@ -204,6 +250,14 @@ def test_many_at_once_are_one_incident_and_no_more_are_sent_than_the_cap(world: 
     assert len({one.finding.incident for one in found.values()}) == 1
     assert sorted(one.announcement for one in found.values()) == ["held_back", "held_back", "sent", "sent"]
     assert list(world.ledger.held.values()) == [2]
+
+
+def test_a_service_with_a_budget_of_its_own_is_told_by_it(world: World) -> None:
+    world.options = Options(budget=Budgets(0.5, {"cart": 4.0}), findings_per_hour=100)
+    for service in ("cart", "web"):
+        world.failing(service, NOW + 3, 5)
+    world.run(world.scorer(), 8)
+    assert {service: one.finding.budget for service, one in world.found().items()} == {"cart": 4.0, "web": 0.5}
 
 
 def test_a_model_that_finds_far_too_much_is_taken_back_by_itself(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import polars as pl
 import pytest
@@ -202,6 +203,23 @@ def test_few_lines_of_another_kind_are_learned_in_the_middle_of_a_flood() -> Non
     miner = TemplateMiner(Bounds(learned_per_minute=100))
     lines = pl.concat([flood(0, 5_000), pl.Series(["disk sdb of array two failed at last"])])
     assert miner.mine(lines, "loud").ids()[-1] != OVERFLOW
+
+
+def ever_new_keys(begin: int, lines: int) -> pl.Series:
+    """Lines of JSON, each with a key that no other has: as many kinds as lines."""
+    return '{"' + flood(begin, lines).str.replace_all(" ", "_") + '":"x","msg":"done"}'
+
+
+def test_a_flood_of_lines_of_ever_new_keys_leaves_nothing_behind_but_what_was_learned() -> None:
+    miner = TemplateMiner()
+    miner.mine(ever_new_keys(0, 5_000), "loud")
+    lines = ever_new_keys(200_000, 20_000)
+    tracemalloc.start()
+    tally = miner.mine(lines, "loud").tally
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert tally.lines == 20_000 and tally.overflow >= 18_000
+    assert kept < 8_000_000
 
 
 def test_the_templates_that_were_not_seen_for_longest_are_forgotten_first() -> None:

@@ -1,0 +1,68 @@
+"""A service that writes ten million different lines in a minute: its lines are counted, and all others are looked at as ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from ml.minute_tally import MinuteCounter
+from ml.service_templates import Bounds
+from ml.templates import TemplateMiner
+from onecollector.scorer import counting
+from onecollector.scorer.reader import MINUTE_NS
+from tests.unit.floods import FloodedLoki, distinct
+from tests.unit.scorer_world import NOW, SERVICES, World, written
+
+FLOOD = 10_000_000
+
+
+@pytest.fixture
+def flooded(tmp_path: Path) -> World:
+    """A tenant of which one service floods a minute, with caps as they are."""
+    loki = FloodedLoki(service="mailer", minute=NOW + 3, flood=FLOOD)
+    return World(tmp_path, loki=loki, now=NOW * 60.0)
+
+
+def test_ten_million_lines_of_one_service_hide_no_finding_of_another(flooded: World) -> None:
+    flooded.failing("cart", NOW + 3, 4)
+    scorer = flooded.scorer()
+    flooded.run(scorer, 5)
+    loki = flooded.loki
+    assert isinstance(loki, FloodedLoki)
+    minute = NOW + 3
+    assert scorer.status.minute == minute
+    usual = sum(len(loki.held(service, minute)) for service in SERVICES)
+    assert scorer.status.lines == usual + FLOOD
+    assert FLOOD - counting.FLOODED_LINES <= scorer.status.overflow <= FLOOD
+    assert loki.handed_out <= counting.FLOODED_LINES, "a flood was read"
+    flooded.run(scorer, 5)
+    assert scorer.status.minute == minute + 5 and scorer.status.overflow == 0
+    assert "cart" in flooded.found() and set(flooded.found()) <= {"cart", "mailer"}
+
+
+def test_a_minute_below_the_caps_is_read_whole_and_one_above_only_where_it_floods() -> None:
+    lines = {"a": 1_500_000, "b": 300_000, "c": 200_000}
+    assert sum(lines.values()) == counting.MOST_LINES and counting.flooding(lines) == []
+    lines["d"] = 1
+    assert counting.flooding(lines) == ["a"]
+    # Many that are busy, none of them more than the share of a flood: nobody is cut.
+    assert counting.flooding({str(n): 200_000 for n in range(20)}) == []
+    assert counting.flooding({str(n): 300_000 for n in range(20)}) == sorted(map(str, range(20)))
+
+
+def test_what_is_learned_in_a_minute_is_bounded_however_its_lines_come() -> None:
+    counter = MinuteCounter(TemplateMiner(), {"loud", "quiet"}, NOW)
+    batches, rows = 6, 5_000
+    for batch in range(batches):
+        loud = pl.DataFrame({"line": distinct(batch, rows)}).with_columns(service=pl.lit("loud"))
+        quiet = pl.DataFrame({"line": [text for _, _, text, _ in written("web", NOW)]})
+        lines = pl.concat([loud, quiet.with_columns(service=pl.lit("quiet"))])
+        counter.add(lines.with_columns(timestamp=pl.lit(NOW * MINUTE_NS), is_error=pl.lit(False)))
+    tally = counter.done()
+    assert tally.lines["loud"] == batches * rows and tally.table["lines"].sum() == sum(tally.lines.values())
+    of_loud = tally.table.filter(service="loud")
+    assert of_loud.height <= Bounds().learned_per_minute + 1
+    assert tally.overflow >= batches * rows - Bounds().learned_per_minute
+    assert "overflow" not in tally.table.filter(service="quiet")["template"].to_list()
