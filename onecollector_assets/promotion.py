@@ -57,7 +57,7 @@ def promote_candidate(settings: Settings, store: ObjectStore, tenant: str) -> Pr
     candidate = models.channels.current("candidate")
     if not candidate:
         raise ModelRefused(f"{tenant}: expected a candidate, found none; train one: onecollector models train")
-    if candidate == serving or not is_shadowed(settings, serving):
+    if candidate == serving or not is_shadowed(settings, models, serving):
         parent = models.manifest(candidate).parent
         return promote(settings, store, tenant, candidate, "passed the gates", over=parent)
     failed = failed_gates(models, candidate)
@@ -68,7 +68,7 @@ def promote_candidate(settings: Settings, store: ObjectStore, tenant: str) -> Pr
 
 def due(settings: Settings, models: ModelStore, serving: str) -> Shadow | None:
     """The newest shadow beside the model that serves, where it is whole and nothing came of it yet. Raises StoreError."""
-    if not is_shadowed(settings, serving):
+    if not shadow_minutes(settings):
         return None
     whole = [
         one
@@ -113,13 +113,21 @@ def promote(
 
 
 def shadow_minutes(settings: Settings) -> int:
-    """Minutes that a candidate is shadowed."""
-    return round(settings.models.shadow_hours * 60)
+    """Minutes that a candidate is shadowed; 0 where nobody scores."""
+    return round(settings.models.shadow_hours * 60) if settings.models.enabled else 0
 
 
-def is_shadowed(settings: Settings, serving: str) -> bool:
-    """Whether a candidate has to be: there is a model beside which it can be, and a scorer that does it."""
-    return bool(serving) and settings.models.enabled and shadow_minutes(settings) > 0
+def is_shadowed(settings: Settings, models: ModelStore, serving: str) -> bool:
+    """Whether a candidate has to be: there is a scorer that does it, and a model beside which it can. One that is damaged, or
+    of an earlier version, serves nobody. Raises StoreError.
+    """
+    if not serving or not shadow_minutes(settings):
+        return False
+    try:
+        models.load(serving)
+    except ModelRefused:
+        return False
+    return True
 
 
 def failed_gates(models: ModelStore, model_id: str) -> list[tuple[str, str]]:
@@ -130,7 +138,7 @@ def failed_gates(models: ModelStore, model_id: str) -> list[tuple[str, str]]:
 
 def _hold_against_shadow(settings: Settings, models: ModelStore, model_id: str, serving: str) -> None:
     """Raises NotPassed where it was not well in the shadow, which is remembered, or not long enough."""
-    if not is_shadowed(settings, serving):
+    if not is_shadowed(settings, models, serving):
         return
     shadow = models.shadows.read(model_id)
     if shadow is not None and shadow.ended:

@@ -141,6 +141,17 @@ def test_where_nobody_scores_a_candidate_serves_at_once(settings: Settings, mode
         assert models.channels.current() == second
 
 
+def test_where_what_serves_cannot_be_read_a_candidate_serves_at_once(settings: Settings, models: ModelStore) -> None:
+    first = trained(models, 0)
+    promote_next(settings, models.store, "default")
+    second = trained(models, 1)
+    assert isinstance(promote_next(settings, models.store, "default"), Waiting)
+    (path,) = (settings.layout.models).rglob(f"{first}/shard-0000.npz")
+    path.write_bytes(path.read_bytes()[:-9])
+    assert isinstance(promote_next(settings, models.store, "default"), Promoted)
+    assert models.channels.current() == second
+
+
 def test_the_commands_say_how_far_it_is(settings: Settings, models: ModelStore) -> None:
     first = trained(models, 0)
     code, text = run("promote")
