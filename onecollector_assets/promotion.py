@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ml.budgets import budgets_of, mean_budget
 from ml.gates import Gate
 from ml.model_channels import NotPassed, Pointer
 from ml.model_manifest import ModelRefused
@@ -43,7 +44,7 @@ def promote_next(settings: Settings, store: ObjectStore, tenant: str) -> Promote
     serving = models.channels.current()
     if (shadow := due(settings, models, serving)) is not None:
         done = promote(settings, store, tenant, shadow.model_id, "passed the gates", over=serving)
-        return replace(done, shadow=gate_of(settings, tenant, shadow).found)
+        return replace(done, shadow=gate_of(settings, models, shadow).found)
     return promote_candidate(settings, store, tenant)
 
 
@@ -149,15 +150,17 @@ def _hold_against_shadow(settings: Settings, models: ModelStore, model_id: str, 
         raise NotPassed(
             f"{model_id} does not serve yet: {why}. Let it serve at once: {_by_force(model_id, models.tenant)}"
         )
-    elif not (gate := gate_of(settings, models.tenant, shadow)).passed:
+    elif not (gate := gate_of(settings, models, shadow)).passed:
         models.shadows.end(model_id, f"failed: {gate.found}; {gate.fix}")
         raise NotPassed(_not_passed(model_id, [("its shadow", gate.found)], models.tenant))
 
 
-def gate_of(settings: Settings, tenant: str, shadow: Shadow) -> Gate:
-    """How a shadow goes, with what people judged of that time. Raises RegistryError."""
-    judged = judged_findings(settings, tenant, shadow.began)
-    return shadow_gate(shadow, shadow_minutes(settings), settings.models.alert_budget, judged)
+def gate_of(settings: Settings, models: ModelStore, shadow: Shadow) -> Gate:
+    """How a shadow goes, with what people judged of that time. Raises RegistryError, ModelRefused, StoreError."""
+    judged = judged_findings(settings, models.tenant, shadow.began)
+    services = [one.service for one in models.services(models.manifest(shadow.model_id))]
+    budget = mean_budget(budgets_of(settings.models.alert_budget, settings.models.services), services)
+    return shadow_gate(shadow, shadow_minutes(settings), budget, judged)
 
 
 def waiting_for(settings: Settings, models: ModelStore, model_id: str, serving: str) -> str:
@@ -165,7 +168,7 @@ def waiting_for(settings: Settings, models: ModelStore, model_id: str, serving: 
     wanted = f"{settings.models.shadow_hours:g} hours beside {serving}"
     shadow = models.shadows.read(model_id)
     if shadow is not None:
-        return gate_of(settings, models.tenant, shadow).found
+        return gate_of(settings, models, shadow).found
     before = [one.model_id for one in models.shadows.open_ones() if one.model_id != serving]
     turn = f"; {before[-1]} comes first" if before else ""
     return f"it is shadowed for {wanted} first, which the scorer does while the platform is up{turn}"

@@ -229,7 +229,7 @@ def _shadow_of(settings: Settings, models: ModelStore, model_id: str) -> dict[st
         return None
     if shadow is None:
         return None
-    gate = gate_of(settings, models.tenant, shadow)
+    gate = gate_of(settings, models, shadow)
     return {**asdict(shadow), "found": gate.found, "passed": gate.passed}
 
 
