@@ -20,6 +20,7 @@ import numpy as np
 from bench.report import report
 from ml import detectors
 from ml.evaluation import harness, sparse
+from ml.evaluation.ceiling import CHANCE, surges_by_chance
 from ml.evaluation.days import DAY, live
 from ml.evaluation.faults import KINDS
 from ml.evaluation.judge import Figure
@@ -159,6 +160,10 @@ def main() -> None:
                 )
                 for kind in KINDS
             ]
+            surges = surges_by_chance(harness.SEEDS[:1] if quick else harness.SEEDS)
+            can_be = sum(p < CHANCE for p in surges) / len(surges)
+            what = f"error surges of {len(surges)} that chance gives less than once in {1 / CHANCE:,.0f} times"
+            rows.append(row(what=what, value=round(can_be, 3), unit="", better="higher", detail=True))
             days = round(verdict.service_days, 1)
             rows.append(row(what=f"{name}: service-days judged", value=days, unit="", better="higher", detail=True))
     quiet = sparse.examined(sparse.SEEDS[:1] if quick else sparse.SEEDS)
