@@ -10,11 +10,8 @@ from collections.abc import Sequence
 
 from ml.gate_limits import MOST_RATE
 from ml.gates import Gate, findings_interval
-from ml.shadowing import MOST_ALARMS, Shadow, found_by
+from ml.shadowing import MOST_ALARMS, Shadow, found_by, too_many_failures
 from onecollector_resources.findings.records import Judged
-
-MOST_FAILURES = 0.01
-"""Share of the minutes that the candidate may have been unable to score."""
 
 
 def shadow_gate(shadow: Shadow, wanted_minutes: int, budget: float, judged: Sequence[Judged]) -> Gate:
@@ -30,7 +27,7 @@ def shadow_gate(shadow: Shadow, wanted_minutes: int, budget: float, judged: Sequ
         told += f"; {len(confirmed) - len(missed)} of {len(confirmed)} confirmed are found"
     if shadow.service_minutes == 0:
         return Gate("shadow", False, told, "no service could be seen: look at onecollector gaps, then train again")
-    if shadow.failures > MOST_FAILURES * shadow.minutes:
+    if shadow.failures > too_many_failures(wanted_minutes):
         fix = "train again; onecollector logs scorer says what could not be scored"
         return Gate("shadow", False, f"{told}; {shadow.failures} minutes could not be scored", fix)
     if missed:

@@ -15,6 +15,8 @@ from ml.calibration import MERGE_MINUTES
 MOST_ALARMS = 20_000
 """Alarms of each side that are kept; beyond, a model is too noisy whatever else is true."""
 
+MOST_FAILURES, LEAST_FAILURES = 0.01, 3
+"""Share and number of minutes that a candidate may be unable to score."""
 SERVED = "served"
 OVERTAKEN = "overtaken: a newer model serves"
 """What may become of one, beside failing."""
@@ -89,6 +91,11 @@ class Shadow:
     def alone(self) -> tuple[Alarm, ...]:
         """Alarms of the candidate with none of the other model's near them."""
         return tuple(one for one in self.own if not found_by(self.others, one.service, one.first, one.last))
+
+
+def too_many_failures(minutes: int) -> int:
+    """So many of the ``minutes`` may not be scored; a candidate that fails in more of them is given up at once."""
+    return max(LEAST_FAILURES, int(MOST_FAILURES * minutes))
 
 
 def found_by(alarms: Iterable[Alarm], service: str, first: int, last: int) -> bool:

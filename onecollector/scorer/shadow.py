@@ -18,7 +18,7 @@ from ml.live_window import Blind, KeptMinute
 from ml.minute_tally import MinuteCounter, MinuteTally
 from ml.model_manifest import ModelRefused
 from ml.model_store import Model, ModelStore
-from ml.shadowing import OVERTAKEN, SERVED, Shadow
+from ml.shadowing import OVERTAKEN, SERVED, Shadow, too_many_failures
 from onecollector.scorer.watch import NewMiner, Watch, watch_beside
 from onecollector_resources.storage.objects import StoreError
 
@@ -131,6 +131,9 @@ class ShadowWatch:
                 self._stumble()
         if self._stumbled:
             self._shadow = self._shadow.failed(minute)
+            if self._shadow.failures > too_many_failures(self._wanted):
+                why = f"failed: {self._shadow.failures} minutes could not be scored"
+                self._shadow = replace(self._shadow, ended=why)
         self._keep(minute)
 
     def forget(self) -> None:
@@ -174,7 +177,7 @@ class ShadowWatch:
     def _keep(self, minute: int) -> None:
         shadow = self._shadow
         assert shadow is not None
-        whole = shadow.whole(self._wanted)
+        whole = bool(shadow.ended) or shadow.whole(self._wanted)
         if not whole and minute - self._saved < SAVED_EVERY:
             return
         try:

@@ -53,4 +53,4 @@ def test_everything_that_is_promised_is_there() -> None:
     job = defs.resolve_job_def("train_models")
     assert {node.name for node in job.nodes} == {"anomaly_models", "production_models"}
     assert defs.resolve_job_def("count_day").partitions_def is not None
-    assert {sensor.name for sensor in defs.sensors or ()} == {"new_incidents"}
+    assert {sensor.name for sensor in defs.sensors or ()} == {"new_incidents", "shadows_that_are_whole"}
