@@ -144,7 +144,8 @@ def thresholds(
     """
     pooled = episodes.sum(0) / max(float(days.sum()), 1e-9)
     rate = (episodes + OWN_DAYS * pooled) / (days[:, None] + OWN_DAYS)
-    rate = np.minimum.accumulate(np.maximum(rate, 1e-9), axis=1)
+    # What is above a low threshold all the time is one long episode there: only what is rare at every higher one is rare.
+    rate = np.maximum.accumulate(np.maximum(rate, 1e-9)[:, ::-1], axis=1)[:, ::-1]
     out = np.empty(len(rate), np.float32)
     for number, (row, budget) in enumerate(zip(rate, np.broadcast_to(budgets, len(rate)).tolist(), strict=True)):
         below = np.flatnonzero(row <= budget)

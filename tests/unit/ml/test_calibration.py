@@ -70,3 +70,12 @@ def test_thresholds_keep_the_budget_on_the_days_they_come_from() -> None:
         found = sum(calibration.count_episodes(part, limit) for part, limit in zip(weight, limits, strict=True))
         assert found / 42 == pytest.approx(budget, rel=0.5)
         assert limits[2] > limits[0]
+
+
+def test_evidence_that_never_falls_is_no_licence_for_a_low_threshold() -> None:
+    chance = np.random.default_rng(3)
+    floor = np.maximum(chance.exponential(1 / np.log(10), 14 * 1440), 1.5)
+    table = calibration.episode_table(floor)
+    assert table[0] == 1 and table.max() > 100
+    (limit,) = calibration.thresholds(table[None], np.full(1, 14.0), 0.5)
+    assert limit > 2 and calibration.count_episodes(floor, limit) <= 8
