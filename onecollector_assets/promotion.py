@@ -7,7 +7,7 @@ watched beside the model that serves first, for ``models.shadow_hours``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ml.budgets import budgets_of, mean_budget
 from ml.gates import Gate
@@ -43,8 +43,7 @@ def promote_next(settings: Settings, store: ObjectStore, tenant: str) -> Promote
     models = models_of(settings, tenant, store)
     serving = models.channels.current()
     if (shadow := due(settings, models, serving)) is not None:
-        done = promote(settings, store, tenant, shadow.model_id, "passed the gates", over=serving)
-        return replace(done, shadow=gate_of(settings, models, shadow).found)
+        return promote(settings, store, tenant, shadow.model_id, "passed the gates", over=serving)
     return promote_candidate(settings, store, tenant)
 
 
@@ -96,12 +95,13 @@ def promote(
     """
     models = models_of(settings, tenant, store)
     models.load(model_id)
+    shadow = ""
     if not force:
         found = models.channels.read("production")
         if failed := failed_gates(models, model_id):
             raise NotPassed(_not_passed(model_id, failed, tenant))
         if found is not None and model_id not in (found[1].model_id, found[1].previous):
-            _hold_against_shadow(settings, models, model_id, found[1].model_id)
+            shadow = _hold_against_shadow(settings, models, model_id, found[1].model_id)
     channels = models.channels
     try:
         pointer = channels.promote(model_id, why, over=over)
@@ -110,7 +110,7 @@ def promote(
             raise
         pointer = channels.reset(model_id, why)
     models.shadows.end(model_id, SERVED)
-    return Promoted(pointer, tuple(models.prune(settings.models.keep)))
+    return Promoted(pointer, tuple(models.prune(settings.models.keep)), shadow)
 
 
 def shadow_minutes(settings: Settings) -> int:
@@ -137,22 +137,28 @@ def failed_gates(models: ModelStore, model_id: str) -> list[tuple[str, str]]:
     return [(gate["name"], gate["found"]) for gate in gates if gate["blocking"] and not gate["passed"]]
 
 
-def _hold_against_shadow(settings: Settings, models: ModelStore, model_id: str, serving: str) -> None:
-    """Raises NotPassed where it was not well in the shadow, which is remembered, or not long enough."""
+def _hold_against_shadow(settings: Settings, models: ModelStore, model_id: str, serving: str) -> str:
+    """How its shadow went, empty where none was asked for.
+
+    Raises NotPassed where it was not well in the shadow, which is remembered, or not long enough.
+    """
     if not is_shadowed(settings, models, serving):
-        return
+        return ""
     shadow = models.shadows.read(model_id)
     if shadow is not None and shadow.ended:
         if shadow.ended != SERVED:
             raise NotPassed(_not_passed(model_id, [("its shadow", shadow.ended)], models.tenant))
-    elif shadow is None or not shadow.whole(shadow_minutes(settings)):
+        return ""
+    if shadow is None or not shadow.whole(shadow_minutes(settings)):
         why = waiting_for(settings, models, model_id, serving)
         raise NotPassed(
             f"{model_id} does not serve yet: {why}. Let it serve at once: {_by_force(model_id, models.tenant)}"
         )
-    elif not (gate := gate_of(settings, models, shadow)).passed:
+    gate = gate_of(settings, models, shadow)
+    if not gate.passed:
         models.shadows.end(model_id, f"failed: {gate.found}; {gate.fix}")
         raise NotPassed(_not_passed(model_id, [("its shadow", gate.found)], models.tenant))
+    return gate.found
 
 
 def gate_of(settings: Settings, models: ModelStore, shadow: Shadow) -> Gate:

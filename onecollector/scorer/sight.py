@@ -18,8 +18,6 @@ from onecollector_resources.registry.store import LogSourceRegistry
 
 AGENT_AWAY = timedelta(minutes=3)
 """An agent tells everything once a minute."""
-
-
 COMPLETE = ("proved", "silent")
 """Flows of sources of which Loki has every record."""
 
@@ -54,15 +52,17 @@ class RegistrySight:
         since = datetime.fromtimestamp(first * 60, UTC)
         gaps = self.registry.list_gaps(since=since)
         sources = self.registry.lookup_sources(tenant=tenant)
-        agents = {row["host"]: (row["last_seen"], row["health"]) for row in self.registry.agents()}
-        return hidden(tenant, gaps, sources, agents, first, end, datetime.fromtimestamp(now, UTC))
+        return hidden(tenant, gaps, sources, self._agents(), first, end, datetime.fromtimestamp(now, UTC))
 
     def whole(self, tenant: str, now: float) -> Whole:
         # The mark first: what is proved after it was set is proved of more.
         proved_at = self.registry.get_mark(PROVED_AT)
         sources = self.registry.lookup_sources(tenant=tenant)
-        agents = {row["host"]: (row["last_seen"], row["health"]) for row in self.registry.agents()}
-        return proved(sources, agents, proved_at, datetime.fromtimestamp(now, UTC))
+        return proved(sources, self._agents(), proved_at, datetime.fromtimestamp(now, UTC))
+
+    def _agents(self) -> dict[str, tuple[datetime, str]]:
+        """When each host's agent was heard of, and how it is."""
+        return {row["host"]: (row["last_seen"], row["health"]) for row in self.registry.agents()}
 
 
 def hidden(
