@@ -6,6 +6,7 @@ import random
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from bench.stack import wait_until
 from onecollector_resources.loki.chunks.catalogue import ChunkCatalogue
 from onecollector_resources.loki.chunks.engine import ChunkEngine, ChunkReading
+from onecollector_resources.loki.chunks.faults import ChunkDamaged
 from onecollector_resources.loki.chunks.format import parse
 from onecollector_resources.loki.chunks.reader import Limits
 from onecollector_resources.loki.lifecycle import LokiLifecycle
@@ -154,9 +156,13 @@ def place(request: pytest.FixtureRequest, part: Finder, tmp_path_factory: pytest
 
 
 def stored(place: Place) -> int:
-    """Lines in all chunks."""
-    files = [path for path in (place.objects / "default").rglob("*") if path.is_file()]
-    return sum(parse(path.name, path.read_bytes()).entries for path in files)
+    """Lines in all chunks that are written whole: Loki's folder store writes in place, so a look may find half of one."""
+    lines = 0
+    for path in (place.objects / "default").rglob("*"):
+        if path.is_file():
+            with suppress(ChunkDamaged):
+                lines += parse(path.name, path.read_bytes()).entries
+    return lines
 
 
 def engine(store: ObjectStore, folder: Path, limits: Limits = SMALL) -> ChunkEngine:
