@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 
 from ml.coverage import usual_lines, wide_drop
 from ml.live_window import LATE, KeptMinute
-from onecollector.scorer.reader import LineReader
+from onecollector.scorer.reader import LineReader, ReadTrouble
 
 STILL_S = 30.0
 """Lines of a doubtful minute are all there when none came for so long: a collector tries again every 10 s."""
 LONGEST_DOUBT_S = 600.0
+LOOKED_AT = 3_000_000
+"""Lines that are looked at at once, about: counting is reading for Loki. It is ten minutes of a busy tenant, hours of others."""
 NEVER_STOOD: tuple[object, float, float, int] = (None, 0.0, 0.0, 0)
 """What a doubtful minute's lines were, since when, since when it is doubted, and up to which minute they are looked at."""
 
@@ -27,6 +29,7 @@ class Doubt:
         self._missed_through = 0
         self._stood = NEVER_STOOD
         self._stood_through = 0
+        self._most = LOOKED_AT
 
     def missed(self, minute: int) -> None:
         """Loki did not answer up to this minute: what it should have had may come late."""
@@ -38,12 +41,15 @@ class Doubt:
         """Whether ``lines`` of a minute may not be all. ``closed`` is the newest closed minute. Raises ReadTrouble."""
         if minute <= self._stood_through:
             return False
-        if minute > self._missed_through and not wide_drop(lines, usual_lines(before)):
-            self._stood = NEVER_STOOD
+        usual = usual_lines(before)
+        if minute > self._missed_through and not wide_drop(lines, usual):
+            self._stood, self._most = NEVER_STOOD, LOOKED_AT
             return False
-        # What was missed is looked at some minutes at once, or each would have to stand still by itself.
-        through = min(max(minute, self._stood[3] or closed), minute + LATE - 1)
-        looked_at = dict(self._reader.counts(minute, through + 1)) if through > minute else lines
+        # What was missed is looked at many minutes at once, or each would have to stand still by itself.
+        a_minute = max(sum(lines.values()), sum(usual.values()), 1)
+        reach = max(LATE, int(self._most / a_minute))
+        through = min(max(minute, self._stood[3] or closed), minute + reach - 1)
+        looked_at = lines if through == minute else self._look(minute, through)
         found, since, began, _ = self._stood
         if found is None:
             began = now
@@ -54,3 +60,11 @@ class Doubt:
             return True
         self._stood_through, self._stood = through, NEVER_STOOD
         return False
+
+    def _look(self, minute: int, through: int) -> dict[tuple[str, int], int]:
+        try:
+            return dict(self._reader.counts(minute, through + 1))
+        except ReadTrouble:
+            # More than this Loki counts in one query, it may be: less the next time.
+            self._most //= 2
+            raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -305,6 +305,38 @@ def test_an_hour_that_was_missed_is_caught_up_in_order(world: World) -> None:
     world.now += 60 * 60
     world.run(world.scorer(), 6, every_s=10)
     assert world.found()["cart"].finding.first in (time_of(NOW + 30), time_of(NOW + 31))
+
+
+def test_hours_that_were_missed_wait_once_until_their_lines_stand_still(world: World) -> None:
+    world.run(world.scorer(), 1)
+    world.now += 4 * 60 * 60
+    began, scorer = world.now, world.scorer()
+    while scorer.status.minute < NOW + 4 * 60 - 2:
+        if not scorer.step(world.now):
+            world.now += 1
+        assert world.now - began < 35
+
+
+def test_a_loki_that_cannot_count_hours_at_once_is_asked_for_less(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.run(world.scorer(), 1)
+    world.now += 60 * 60
+    began, scorer, counts = world.now, world.scorer(), world.loki.counts
+
+    def few(first: int, end: int) -> Mapping[tuple[str, int], int]:
+        if end - first > 20:
+            raise ReadTrouble("the query took too long")
+        return counts(first, end)
+
+    monkeypatch.setattr(world.loki, "counts", few)
+    while scorer.status.minute < NOW + 60 - 2:
+        try:
+            if not scorer.step(world.now):
+                world.now += 1
+        except ReadTrouble:
+            world.now += 5
+        assert world.now - began < 600
 
 
 def test_a_service_with_too_many_findings_in_earlier_weeks_is_asked_for_more(world: World) -> None:
