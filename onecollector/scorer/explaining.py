@@ -14,11 +14,12 @@ from ml import template_query
 from ml.budgets import Budget, budget_for
 from ml.detectors import Episode, Scores, Shard
 from ml.drift import FRESH_MINUTES, Sightings
-from ml.explain import Explanation, Moved, explain
+from ml.explain import Explanation, explain
 from ml.features import Frame
 from ml.following import Going
 from ml.live_window import LiveWindow
 from ml.logql import query_of
+from ml.moved_templates import Moved
 from ml.signals import HISTORY, NEW_ERROR_MINUTES
 from onecollector.scorer.live_templates import LiveTemplates
 from onecollector.scorer.reader import LineReader, ReadTrouble
