@@ -35,7 +35,7 @@ from onecollector.scorer.state import Damaged, ScorerState, Told
 from onecollector.scorer.taking_back import take_back
 from onecollector.scorer.telling import Teller
 from onecollector.scorer.tenant_status import Options, TenantStatus
-from onecollector.scorer.watch import NewMiner, Watch, seen_in, watch_beside, watch_from
+from onecollector.scorer.watch import MISFITS, NewMiner, Watch, seen_in, watch_beside, watch_from
 from onecollector_resources.discovery.links_model import PROBES
 from onecollector_resources.findings.ledger import FindingLedger
 from onecollector_resources.findings.records import Notice
@@ -309,7 +309,7 @@ class TenantScorer:
             self._raise_thresholds(minute)
             try:
                 told, unusual = self._score(told, minute, now)
-            except (ValueError, ArithmeticError, LookupError) as error:
+            except MISFITS as error:
                 log.exception("minute.not_scored", tenant=self.tenant, minute=minute)
                 self._note("scoring", f"{at(minute):%H:%M} UTC could not be scored: {error!r}")
                 told = replace(told, failures=told.failures + 1)
@@ -351,11 +351,10 @@ class TenantScorer:
         unusual: list[Unusual] = []
         contexts: dict[str, Context] = {}
         deployed: set[str] = set()
-        for shard, frames, scores in self._held().score():
-            for service, weight in zip(shard.services, scores.weight[-1].tolist(), strict=True):
-                if self._serving().unusual(service, weight, self._raised):
-                    unusual.append(Unusual(service, minute, weight))
-                    contexts[service] = (shard, frames, scores)
+        for scored in self._serving().score(self._raised):
+            shard, scores = scored.shard, scored.scores
+            unusual += [Unusual(service, minute, weight) for service, weight in scored.unusual.items()]
+            contexts |= dict.fromkeys(scored.unusual, (shard, scored.frames, scores))
             deployed |= {shard.services[n] for n in scores.settles[-1].nonzero()[0].tolist()}
             for service, notices in zip(shard.services, scores.notices, strict=True):
                 for notice in notices:
