@@ -10,8 +10,8 @@ import pytest
 
 from ml.budgets import Budgets
 from onecollector.scorer import counting
-from onecollector.scorer import tenant as tenant_module
 from onecollector.scorer.reader import ReadTrouble
+from onecollector.scorer.state import ScorerState
 from onecollector.scorer.tenant_status import Options
 from tests.unit.scorer_world import DAY, NOW, SERVICES, World, models, time_of, written
 
@@ -90,7 +90,7 @@ def test_killed_at_any_step_it_finds_the_same(world: World, life: int, monkeypat
     calm.loki.extra = world.loki.extra
     calm.models = world.models
     calm.run(calm.scorer(), 12)
-    monkeypatch.setattr(tenant_module.ScorerState, "_write", mortal(tenant_module.ScorerState._write))
+    monkeypatch.setattr(ScorerState, "_write", mortal(ScorerState._write))
     for port, names in ((world.ledger, ("open", "extend", "close")), (world.loki, ("lines", "counts"))):
         for name in names:
             setattr(port, name, mortal(getattr(port, name)))
@@ -320,4 +320,4 @@ def test_a_service_with_too_many_findings_in_earlier_weeks_is_asked_for_more(wor
     found = world.found()["web"].finding
     assert scorer.status.raised == 1
     assert "web" not in strict.found() or strict.found()["web"].finding.weight >= found.weight
-    assert scorer._serving().unusual("web", found.weight, {"web": 9.0}) is False  # pyright: ignore[reportPrivateUsage]
+    assert scorer._serving.watch.unusual("web", found.weight, {"web": 9.0}) is False  # pyright: ignore[reportPrivateUsage]

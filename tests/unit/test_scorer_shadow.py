@@ -85,8 +85,8 @@ def test_lines_that_come_late_reach_it_too(world: World) -> None:
     world.run(scorer, 8)
     world.failing("cart", NOW + 6, 2)
     world.run(scorer, 5)
-    serving, watched = scorer._watch, scorer._shadow._watch  # pyright: ignore[reportPrivateUsage]
-    assert serving is not None and watched is not None
+    serving, watched = scorer._serving.watch, scorer._shadow._watch  # pyright: ignore[reportPrivateUsage]
+    assert watched is not None
     assert [(one.minute, dict(one.tally.lines)) for one in watched.window.minutes] == [
         (one.minute, dict(one.tally.lines)) for one in serving.window.minutes
     ]
