@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,20 +19,10 @@ class Killed(BaseException):
     """The process is no more."""
 
 
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a scorer that has read back its history and scored one minute."""
-    folder = tmp_path_factory.mktemp("begun")
-    world = World(folder)
-    world.run(world.scorer(), 1)
-    return folder
-
-
 @pytest.fixture
 def world(begun: Path, tmp_path: Path) -> World:
     """A tenant whose scorer has just begun; the next minute to score is ``NOW``."""
-    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
-    return World(tmp_path, now=NOW * 60.0 + 60)
+    return World.begun(begun, tmp_path)
 
 
 def test_errors_that_were_never_written_before_are_one_finding_that_closes(world: World) -> None:
@@ -85,10 +74,7 @@ def test_killed_at_any_step_it_finds_the_same(world: World, life: int, monkeypat
 
     world.failing("cart", NOW + 2, 4)
     world.failing("web", NOW + 3, 4)
-    calm = World(world.folder / "calm", now=world.now)
-    shutil.copytree(world.folder / "state", calm.folder / "state")
-    calm.loki.extra = world.loki.extra
-    calm.models = world.models
+    calm = world.twin()
     calm.run(calm.scorer(), 12)
     monkeypatch.setattr(ScorerState, "_write", mortal(ScorerState._write))
     for port, names in ((world.ledger, ("open", "extend", "close")), (world.loki, ("lines", "counts"))):
@@ -309,9 +295,7 @@ def test_an_hour_that_was_missed_is_caught_up_in_order(world: World) -> None:
 
 def test_a_service_with_too_many_findings_in_earlier_weeks_is_asked_for_more(world: World) -> None:
     world.loki.silent |= {("web", minute) for minute in range(NOW + 2, NOW + 5)}
-    strict = World(world.folder / "strict", now=world.now)
-    shutil.copytree(world.folder / "state", strict.folder / "state")
-    strict.loki.silent, strict.models = world.loki.silent, world.models
+    strict = world.twin()
     week = 7 * DAY
     strict.ledger.earlier = [("web", time_of(NOW // week * week - 60 * n)) for n in range(1, 200)]
     world.run(world.scorer(), 8)
