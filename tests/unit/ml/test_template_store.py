@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from ml.template_days import COLUMNS, DayCounter, counts_frame, difference
-from ml.template_query import query_of
+from ml.template_query import query_matching
 from ml.template_store import StoredTemplates, TemplateStore, TemplateStoreError
 from ml.templates import OVERFLOW, TemplateMiner
 from onecollector_resources.storage.file_store import FileStore
@@ -240,5 +240,5 @@ def test_a_template_that_became_part_of_another_is_not_gone() -> None:
     ],
 )
 def test_a_query_finds_the_lines_of_its_template(template: str, example: str, query: str) -> None:
-    found = query_of(template, 'a"b', [example])
+    found = query_matching(template, 'a"b', [example])
     assert found.removeprefix('{service_name="a\\"b"}').strip() == query
