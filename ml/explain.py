@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ml import calibration
 from ml.detectors import VOTES, Episode, Scores, Shard, evidence_by_vote
 from ml.features import Frame
 from ml.moved_templates import Change, Moved, Subject, change, plain
 from ml.panel import panel_of
+from ml.shard_parts import part_of
 from ml.signals import HISTORY
 
 USUAL_DIGITS = 1.0
@@ -77,7 +77,7 @@ def explain(
     signal = VOTES[int(np.argmax(votes))]
     told = VOTES[int(np.argmax(votes[:-1]))] if signal == "forest" else signal
     frame = frames[number].rows(row, HISTORY + row + 1)
-    subject = Subject(single(shard, number), panel_of([frame]), frame, labels, texts)
+    subject = Subject(part_of(shard, [episode.service]).params, panel_of([frame]), frame, labels, texts)
     shown = change(subject, told, new or {})
     moved = shown.templates
     quiet = tuple(name for name, digits in zip(VOTES, votes, strict=True) if digits < USUAL_DIGITS and name != "forest")
@@ -127,24 +127,6 @@ def sentence(service: str, signal: str, shown: Change) -> str:
     if signal == "new_errors" and top:
         said += f": {_quote(top)}"
     return f"{plain(service)} {said}."
-
-
-def single(shard: Shard, number: int) -> dict[str, NDArray]:
-    """The parameters of one service of a shard."""
-    first = sum(shard.columns[:number])
-    columns = slice(first, first + shard.columns[number])
-    took_sizes = [2 * len(v.timed) + 1 for v in shard.vocabularies]
-    took = slice(sum(took_sizes[:number]), sum(took_sizes[: number + 1]))
-    by_service = ("total_", "mix_", "hour_")
-    out = {}
-    for name, array in shard.params.items():
-        if name == "level":
-            out[name] = array[:, number : number + 1]
-        elif name.startswith(by_service):
-            out[name] = array[..., number : number + 1]
-        else:
-            out[name] = array[..., took if name.startswith("took_") else columns]
-    return out
 
 
 def _span(minutes: int) -> str:
