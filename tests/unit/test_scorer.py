@@ -12,6 +12,7 @@ from onecollector.scorer import counting
 from onecollector.scorer.reader import ReadTrouble
 from onecollector.scorer.state import ScorerState
 from onecollector.scorer.tenant_status import Options
+from tests.unit.damage import flip_a_bit
 from tests.unit.scorer_world import DAY, NOW, SERVICES, World, models, time_of, written
 
 
@@ -274,9 +275,7 @@ def test_another_model_goes_on_with_the_same_minutes(world: World) -> None:
 def test_damaged_state_is_thrown_away_and_told(world: World, name: str) -> None:
     path = world.folder / "state" / name
     file = sorted(path.glob("*"))[3] if path.is_dir() else path
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
+    flip_a_bit(file)
     scorer = world.scorer()
     world.failing("cart", NOW + 4, 3)
     world.run(scorer, 7)
