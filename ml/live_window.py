@@ -16,10 +16,10 @@ import numpy as np
 
 from ml.detectors import Scores, Shard, score
 from ml.drift import Sightings, freshness
-from ml.explain import single
 from ml.features import Frame, Minute, Vocabulary, advanced, frame_of
 from ml.minute_tally import MinuteTally
 from ml.quarters import Quarters
+from ml.shard_parts import part_of
 from ml.signals import HISTORY
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class LiveWindow:
     def score_from(self, service: str, minute: int) -> tuple[Shard, Sequence[Frame], Scores]:
         """One service's evidence from a minute on, as a shard of its own."""
         fitted = self._fitted[service]
-        shard = alone(fitted.shard, fitted.number)
+        shard = part_of(fitted.shard, [service])
         rows = min(self.end - minute, len(self.minutes)) + ROWS - 1
         frames = [self._frame(service, rows)]
         return shard, frames, score(shard, frames)
@@ -245,23 +245,6 @@ def rested(before: Mapping[str, Sightings], minutes: int) -> dict[str, Sightings
         service: replace(seen, last={name: at + minutes for name, at in seen.last.items()})
         for service, seen in before.items()
     }
-
-
-def alone(shard: Shard, number: int) -> Shard:
-    """One service of a shard."""
-    part = slice(number, number + 1)
-    return Shard(
-        shard.services[part],
-        shard.vocabularies[part],
-        single(shard, number),
-        shard.columns[part],
-        shard.tails[part],
-        shard.episodes[part],
-        shard.days[part],
-        shard.learning[part],
-        shard.usual.of([number]),
-        shard.forest,
-    )
 
 
 def _by_service(table: pl.DataFrame) -> dict[str, Minute]:

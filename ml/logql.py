@@ -2,7 +2,7 @@
 
 Loki's pattern filter (``|>``) matches literal text and ``<_>``; two of those in a row and named ones are refused by its
 parser (pkg/logql/log/pattern of Loki 3.7), so both are mended here. A template is text out of somebody's logs: it is quoted,
-never trusted.
+never trusted. Where lines of the template are at hand, ``template_query.py`` makes a query that is known to find them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Settings: ``onecollector.yaml`` and ``ONECOLLECTOR_*`` variables, one model, every field described.
 
 The YAML file is looked for at ``$ONECOLLECTOR_CONFIG``, else ``./onecollector.yaml``, else in the XDG config folder.
-Variables win over the file; ``__`` separates levels (``ONECOLLECTOR_LOKI__URL``).
+Variables win over the file; ``__`` separates levels (``ONECOLLECTOR_LOKI__URL``). The two largest sections stand in modules
+of their own, ``settings_loki.py`` and ``settings_models.py``.
 """
 
 from __future__ import annotations
@@ -10,30 +11,22 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from platformdirs import user_config_path, user_state_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from onecollector_resources.layout import StateLayout
-
-if TYPE_CHECKING:
-    from onecollector_resources.loki.access import LokiAccess
+from onecollector_resources.settings_loki import LokiSettings, S3Settings
+from onecollector_resources.settings_models import ModelSettings
+from onecollector_resources.settings_section import Section, SettingsError
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
-class SettingsError(ValueError):
-    """The settings cannot be used; the message names the key, what was expected and what was found."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MultilineRule(_Section):
+class MultilineRule(Section):
     first_line: str = Field(description="Regular expression (RE2) that the first line of an entry matches.")
     max_lines: int = Field(default=1000, ge=2, le=10000, description="An entry is cut after this many lines.")
     flush_ms: int = Field(
@@ -50,11 +43,11 @@ class MultilineRule(_Section):
         return value
 
 
-class TenantSettings(_Section):
+class TenantSettings(Section):
     queue_mib: int = Field(default=256, ge=16, description="Size of the tenant's queue on disk, in MiB.")
 
 
-class FileSource(_Section):
+class FileSource(Section):
     glob: str = Field(description="Absolute glob of log files, ** allowed.")
     tenant: str = Field(default="default", description="A tenant of the allow list.")
     service: str | None = Field(default=None, description="Service of all these files.")
@@ -76,7 +69,7 @@ class FileSource(_Section):
         return self
 
 
-class DockerSettings(_Section):
+class DockerSettings(Section):
     enabled: bool = Field(default=True, description="Collect from a Docker engine.")
     host: str | None = Field(default=None, description="Engine address; empty: $DOCKER_HOST, else the default socket.")
     own_engine: Literal["auto", "never", "always"] = Field(
@@ -85,7 +78,7 @@ class DockerSettings(_Section):
     )
 
 
-class AgentSettings(_Section):
+class AgentSettings(Section):
     host_name: str = Field(default_factory=socket.gethostname, description="Name of this host in registry and Loki.")
     port: int | None = Field(
         default=None, description="Loopback port of the agent's API; empty: chosen and remembered."
@@ -112,7 +105,7 @@ class AgentSettings(_Section):
     )
 
 
-class CollectorSettings(_Section):
+class CollectorSettings(Section):
     memory_limit_mib: int = Field(default=400, ge=100, description="Memory limit of the collector, in MiB.")
     min_free_mib: int = Field(
         default=64, ge=0, description="The collector waits while its disk has less room than this, in MiB."
@@ -127,86 +120,7 @@ class CollectorSettings(_Section):
     )
 
 
-class S3Settings(_Section):
-    endpoint: str = Field(description="host:port or URL.")
-    bucket: str = Field(default="loki-chunks", description="Bucket for chunks; it must exist.")
-    rules_bucket: str = Field(default="loki-rules", description="Bucket for rules; it must exist.")
-    region: str = Field(default="us-east-1", description="Region.")
-    access_key_env: str = Field(default="OC_S3_KEY", description="Variable that holds the access key.")
-    secret_key_env: str = Field(default="OC_S3_SECRET", description="Variable that holds the secret key.")
-    insecure: bool = Field(default=False, description="Plain HTTP.")
-
-
-class LokiSettings(_Section):
-    url: str | None = Field(default=None, description="A Loki of yours; empty: `up` runs one.")
-    port: int | None = Field(default=None, description="HTTP port of our own Loki; empty: chosen.")
-    store: Literal["filesystem", "s3"] = Field(default="filesystem", description="Where our own Loki keeps chunks.")
-    s3: S3Settings | None = Field(default=None, description="S3 store, with store: s3.")
-    retention: str = Field(default="744h", description="Retention of our own Loki, as a duration.")
-    bearer_env: str | None = Field(default=None, description="Variable that holds a bearer token for Loki.")
-    username: str | None = Field(default=None, description="User for basic authentication at Loki.")
-    password_env: str | None = Field(default=None, description="Variable that holds the password of `username`.")
-    authority: Path | None = Field(
-        default=None, description="File of certificates (PEM) to trust at Loki; empty: the system's."
-    )
-    certificate: Path | None = Field(default=None, description="Our certificate (PEM) for a Loki that asks for one.")
-    key: Path | None = Field(default=None, description="Private key (PEM) of `certificate`.")
-    grafana_url: str | None = Field(default=None, description="Grafana whose Explore the links in Dagster open.")
-    grafana_datasource: str = Field(default="loki", description="Uid of Grafana's data source for Loki.")
-    alertmanager_url: str | None = Field(default=None, description="Alertmanager that the ruler notifies.")
-    overrides: dict[str, Any] = Field(default_factory=dict, description="Merged into our own Loki's config, last.")
-    tenant_overrides: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="Limits of single tenants of our own Loki, taken in without a restart."
-    )
-
-    @property
-    def bearer(self) -> str | None:
-        """The bearer token, read from the variable that ``bearer_env`` names."""
-        return os.environ.get(self.bearer_env) if self.bearer_env else None
-
-    @model_validator(mode="after")
-    def _one_way_in(self) -> LokiSettings:
-        if self.url and "@" in self.url.partition("://")[2].partition("/")[0]:
-            raise ValueError("`url` holds a login, and addresses are shown: give `username` and `password_env`")
-        if self.bearer_env and self.username:
-            raise ValueError("give at most one of `bearer_env` and `username`")
-        if (self.username is None) != (self.password_env is None):
-            raise ValueError("`username` and `password_env` go together")
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("`certificate` and `key` go together")
-        return self
-
-    def access(self, url: str, tenant: str, *, timeout_s: float = 30) -> LokiAccess:
-        """Access to the Loki at ``url`` as ``tenant``, with what these settings say of authentication and trust.
-
-        Raises SettingsError where a variable is not set or a file is not there.
-        """
-        from onecollector_resources.loki.access import LokiAccess
-
-        for name in ("bearer_env", "password_env"):
-            variable = getattr(self, name)
-            if variable and not os.environ.get(variable):
-                raise SettingsError(
-                    f"loki.{name}: expected a value in the variable {variable}; it is not set: export it"
-                )
-        for name in ("authority", "certificate", "key"):
-            path = getattr(self, name)
-            if path is not None and not path.is_file():
-                raise SettingsError(f"loki.{name}: expected a file, found none at {path}")
-        return LokiAccess(
-            url,
-            tenant,
-            bearer=self.bearer,
-            username=self.username,
-            password=os.environ.get(self.password_env) if self.password_env else None,
-            authority=self.authority,
-            certificate=self.certificate,
-            key=self.key,
-            timeout_s=timeout_s,
-        )
-
-
-class DagsterSettings(_Section):
+class DagsterSettings(Section):
     port: int | None = Field(default=None, description="Port of the web UI; empty: 3000 where free, else chosen.")
     postgres_url: str | None = Field(
         default=None, description="Dagster's storage; empty: sqlite under the state folder."
@@ -214,7 +128,7 @@ class DagsterSettings(_Section):
     reconcile_every_s: int = Field(default=300, ge=30, description="Seconds between full reconciles.")
 
 
-class RegistrySettings(_Section):
+class RegistrySettings(Section):
     url: str | None = Field(
         default=None,
         description="SQLAlchemy URL (`postgresql://user:password@host/name`); empty: sqlite under the state folder.",
@@ -222,7 +136,7 @@ class RegistrySettings(_Section):
     history_days: float = Field(default=30, gt=0, description="Days that history is kept.")
 
 
-class ExportSettings(_Section):
+class ExportSettings(Section):
     out: str | None = Field(
         default=None,
         description="Where the asset log_exports writes Parquet: `file:///folder` or `s3://bucket/prefix`; empty: `exports` under the state folder.",
@@ -245,7 +159,7 @@ class ExportSettings(_Section):
     )
 
 
-class ArchiveSettings(_Section):
+class ArchiveSettings(Section):
     url: str | None = Field(
         default=None,
         description="Where closed days are kept: `s3://bucket/prefix` or `file:///folder`; empty: no archive.",
@@ -259,93 +173,14 @@ class ArchiveSettings(_Section):
     start_date: str = Field(default="2026-01-01", description="First day of the asset archive's partitions, UTC.")
 
 
-class ServiceTuning(_Section):
-    masks: tuple[str, ...] = Field(
-        default=(), description="Regular expressions (RE2) of what is a value in this service's lines; they come first."
-    )
-    evidence: float = Field(
-        default=35.0,
-        gt=0,
-        description="How many texts it takes until they are one template, as a factor: less joins sooner, more keeps apart.",
-    )
-    alert_budget: float | None = Field(
-        default=None, gt=0, le=100, description="Findings a day of this service; empty: `models.alert_budget`."
-    )
-
-    @field_validator("masks")
-    @classmethod
-    def _compile(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for mask in value:
-            try:
-                if re.compile(mask).match(""):
-                    raise ValueError(f"{mask!r} matches nothing at all, and so everywhere")
-            except re.error as error:
-                raise ValueError(f"{mask!r} is not a regular expression: {error}") from error
-        return value
-
-
-class ModelSettings(_Section):
-    enabled: bool = Field(
-        default=False, description="Whether `up` runs the code location ml, which counts days and trains models."
-    )
-    url: str | None = Field(
-        default=None,
-        description="Where templates and models are kept: `file:///folder` or `s3://bucket/prefix`; empty: `models` under the state folder.",
-    )
-    s3: S3Settings | None = Field(
-        default=None, description="How the bucket of `url` is reached; empty: as `export.s3`, else as `loki.s3`."
-    )
-    start_date: str = Field(default="2026-01-01", description="First day of the asset log_templates' partitions, UTC.")
-    alert_budget: float = Field(default=0.5, gt=0, le=100, description="Findings per service and day at most.")
-    train_days: int = Field(default=14, ge=1, le=60, description="Days that a model is learned from.")
-    learning_days: float = Field(
-        default=7, ge=2, le=30, description="With fewer days a service is learning: only new errors are findings."
-    )
-    train_workers: int = Field(default=2, ge=1, le=64, description="Processes that a model is fitted in.")
-    examined_services: int = Field(
-        default=20, ge=0, le=200, description="Services whose last 48 hours are examined with faults put into them."
-    )
-    shadow_hours: float = Field(
-        default=24,
-        ge=0,
-        le=47,
-        description="Hours that a candidate scores live lines beside the model that serves, told to nobody, before it serves; 0: it serves at once.",
-    )
-    keep: int = Field(default=14, ge=2, description="Models kept beside those that serve.")
-    webhook_url: str | None = Field(
-        default=None, description="Where findings are posted as JSON: `https://host/path`; empty: nowhere."
-    )
-    webhook_secret_env: str | None = Field(
-        default=None,
-        description="Variable that holds the secret with which posted findings are signed; empty: unsigned.",
-    )
-    findings_per_hour: int = Field(
-        default=12, ge=1, description="Findings of a tenant posted in an hour; the others are counted in one message."
-    )
-    grace_s: float = Field(
-        default=20, ge=0, le=300, description="Seconds after its end that a minute is read: late lines are in by then."
-    )
-    services: dict[str, ServiceTuning] = Field(
-        default_factory=dict,
-        description="Services whose lines need masks or a threshold of their own, or that may have more or fewer findings, by name.",
-    )
-
-    @field_validator("webhook_url")
-    @classmethod
-    def _web_address(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"https?://[^/\s]+", value):
-            raise ValueError("expected http:// or https:// and a host in front")
-        return value
-
-
-class RetentionSettings(_Section):
+class RetentionSettings(Section):
     policies_dir: Path | None = Field(
         default=None,
         description="Folder of retention policies, `<tenant>.yaml`; empty: `policies` beside the settings file, where there is one.",
     )
 
 
-class RuleSettings(_Section):
+class RuleSettings(Section):
     enabled: bool = Field(default=True, description="Write default alert rules for every service.")
     error_lines_per_minute: float = Field(
         default=10, gt=0, description="Error burst: more error lines a minute than this."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import sys
 
@@ -12,6 +11,7 @@ from aiohttp import web
 
 from onecollector.agent.api import ensure_token, make_app
 from onecollector.agent.host import HostAgent
+from onecollector_resources.program_log import log_to_stderr
 from onecollector_resources.runtime import RuntimeMissing, load_runtime
 from onecollector_resources.settings import SettingsError, load_settings
 
@@ -38,16 +38,7 @@ async def serve() -> None:
 
 def main() -> int:
     """Exit code 2 where there is nothing to run with."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
+    log_to_stderr()
     try:
         asyncio.run(serve())
     except (SettingsError, RuntimeMissing) as error:

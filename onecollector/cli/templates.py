@@ -74,7 +74,7 @@ def show(
 
     Example: onecollector templates show 4f1c
     """
-    from ml.template_query import query_of
+    from ml.template_query import query_matching
 
     wanted, settings, kept = _opened(day, tenant)
     state, _, counts = _day(settings, kept, wanted, tenant)
@@ -84,7 +84,7 @@ def show(
     rows = [
         {
             **_plain(row),
-            "query": query_of(row["template"], row["service"], row["examples"]),
+            "query": query_matching(row["template"], row["service"], row["examples"]),
             "parts": sorted(i for i in state.merged_into.get(row["service"], {}) if state.current(row["service"], i) == row["id"]),
         }
         for row in counts.to_dicts()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 
@@ -19,6 +18,7 @@ from onecollector.scorer.state import ScorerState
 from onecollector.scorer.tenant import TenantScorer
 from onecollector.scorer.tenant_status import Options
 from onecollector_resources.findings.opening import finding_store, senders_of
+from onecollector_resources.program_log import log_to_stderr
 from onecollector_resources.registry.store import LogSourceRegistry, RegistryError
 from onecollector_resources.runtime import RuntimeMissing, load_runtime
 from onecollector_resources.settings import Settings, SettingsError, load_settings
@@ -54,16 +54,7 @@ def service_of(settings: Settings, loki_url: str) -> ScorerService:
 
 def main() -> int:
     """Exit code 2 where there is nothing to run with."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
+    log_to_stderr()
     try:
         settings = load_settings()
         runtime = load_runtime(settings.layout)

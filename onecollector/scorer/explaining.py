@@ -10,16 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from ml import template_query
 from ml.budgets import Budget, budget_for
 from ml.detectors import Episode, Scores, Shard
 from ml.drift import FRESH_MINUTES, Sightings
-from ml.explain import Explanation, Moved, explain
+from ml.explain import Explanation, explain
 from ml.features import Frame
 from ml.following import Going
 from ml.live_window import LiveWindow
 from ml.logql import query_of
+from ml.moved_templates import Moved
 from ml.signals import HISTORY, NEW_ERROR_MINUTES
+from ml.template_query import query_matching
 from onecollector.scorer.live_templates import LiveTemplates
 from onecollector.scorer.reader import LineReader, ReadTrouble
 from onecollector_resources.findings.records import Finding, MovedTemplate
@@ -98,7 +99,7 @@ class Explainer:
         lines = self._examples(one, told, text) if examples else []
         query = one.query
         if lines and text is not None:
-            query = template_query.query_of(text, told.service, lines)
+            query = query_matching(text, told.service, lines)
         if not _valid(query) or self.redact(query) != query:
             query = query_of(labels)
         appeared, last = seen.appeared.get(one.template), seen.last.get(one.template)

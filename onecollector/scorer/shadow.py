@@ -7,23 +7,19 @@ begins again beside the model that serves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 import structlog
 
 from ml.budgets import Budget
 from ml.live_window import Blind, KeptMinute
-from ml.minute_tally import MinuteCounter, MinuteTally
 from ml.model_manifest import ModelRefused
 from ml.model_store import Model, ModelStore
 from ml.shadowing import OVERTAKEN, SERVED, Shadow, too_many_failures
-from onecollector.scorer.watch import NewMiner, Watch, watch_beside
+from onecollector.scorer.guarded_counter import GuardedCounter
+from onecollector.scorer.watch import MISFITS, NewMiner, Watch, watch_beside
 from onecollector_resources.storage.objects import StoreError
-
-if TYPE_CHECKING:
-    import polars as pl
 
 log = structlog.get_logger()
 
@@ -31,9 +27,17 @@ LOOKED_EVERY = 5
 """Minutes between two looks for a candidate."""
 SAVED_EVERY = 10
 """Minutes of a shadow that a kill costs at most."""
-Made = TypeVar("Made")
 REFUSED = "refused"
-WRONG = (ValueError, ArithmeticError, LookupError)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Whom it watches; without a ``watch`` it begins again beside the serving model, and it may have stumbled before."""
+
+    shadow: Shadow
+    model: Model
+    watch: Watch | None = None
+    stumbled: bool = False
 
 
 class ShadowWatch:
@@ -41,70 +45,72 @@ class ShadowWatch:
 
     def __init__(self, models: ModelStore, wanted_minutes: int, budget: Budget, new_miner: NewMiner) -> None:
         self._models, self._wanted, self._budget, self._new_miner = models, wanted_minutes, budget, new_miner
-        self._shadow: Shadow | None = None
-        self._model: Model | None = None
-        self._watch: Watch | None = None
+        self._candidate: Candidate | None = None
         self._looked = self._saved = 0
-        self._stumbled = False
         self.problem = ""
 
     @property
     def told(self) -> str:
         """Whom it watches and for how long, for people; empty where nobody is in the shadow."""
-        if self._shadow is None:
+        if self._candidate is None:
             return ""
-        return f"{self._shadow.model_id} is shadowed, {self._shadow.minutes / 60:.1f} of {self._wanted / 60:g} hours"
+        shadow = self._candidate.shadow
+        return f"{shadow.model_id} is shadowed, {shadow.minutes / 60:.1f} of {self._wanted / 60:g} hours"
 
     def attend(self, serving: Watch, minute: int) -> None:
         """After a minute was told: go on beside the serving model, or take up the next candidate."""
         if not self._wanted:
             return
-        beside = serving.model.model_id
-        if self._shadow is not None and self._shadow.beside == beside:
-            if self._watch is None:
-                self._begin(serving)
+        beside, held = serving.model.model_id, self._candidate
+        if held is not None and held.shadow.beside == beside:
+            if held.watch is None:
+                self._begin(held, serving)
             return
-        if self._shadow is None and minute - self._looked < LOOKED_EVERY:
+        if held is None and minute - self._looked < LOOKED_EVERY:
             return
-        self._looked = minute
-        self._drop()
+        self._looked, self._candidate, self.problem = minute, None, ""
+        shadow = None
         try:
-            self.problem = ""
-            self._shadow = self._next(beside, minute)
-            if self._shadow is None:
+            shadow = self._next(beside, minute)
+            if shadow is None:
                 return
-            self._model = self._models.load(self._shadow.model_id)
+            model = self._models.load(shadow.model_id)
         except ModelRefused as error:
-            self._refuse(error)
+            self._refuse(shadow, error)
         except StoreError as error:
-            self._shadow, self.problem = None, str(error)
+            self.problem = str(error)
         else:
             self._saved = minute
-            log.info("candidate.shadowed", tenant=self._models.tenant, model=self._shadow.model_id, beside=beside)
-            self._begin(serving)
+            log.info("candidate.shadowed", tenant=self._models.tenant, model=shadow.model_id, beside=beside)
+            self._begin(Candidate(shadow, model), serving)
 
-    def counters(self, minute: int) -> list[Apart]:
+    def counters(self, minute: int) -> list[GuardedCounter]:
         """What lines of a minute have to be counted with as well."""
-        return [] if self._watch is None else [Apart(self._watch.counter(minute))]
+        watch = self._watch
+        return [] if watch is None else [GuardedCounter(watch.counter(minute))]
 
-    def append(self, counters: Sequence[Apart], minute: int, blind: Blind) -> None:
+    def append(self, counters: Sequence[GuardedCounter], minute: int, blind: Blind) -> None:
         """The next minute, as it was counted with ``counters``."""
         for counter in counters:
             tally = counter.done()
             if tally is None:
                 self._stumble()
-            if self._watch is None or tally is None:
+            watch = self._watch
+            if watch is None or tally is None:
                 continue
             try:
-                self._watch.templates.apart_again()
-                self._watch.window.append(KeptMinute(tally, blind))
-            except WRONG:
+                watch.templates.apart_again()
+                watch.window.append(KeptMinute(tally, blind))
+            except MISFITS:
                 self._stumble()
 
-    def replace(self, counters: Sequence[Apart], minute: int, grown: Set[str], blind: Blind, changed: Set[str]) -> None:
+    def replace(
+        self, counters: Sequence[GuardedCounter], minute: int, grown: Set[str], blind: Blind, changed: Set[str]
+    ) -> None:
         """A minute in which lines of ``grown`` services came late, or sight of ``changed`` ones changed."""
-        kept = None if self._watch is None else self._watch.window.at(minute)
-        if self._watch is None or kept is None:
+        watch = self._watch
+        kept = None if watch is None else watch.window.at(minute)
+        if watch is None or kept is None:
             return
         try:
             tally = kept.tally
@@ -114,31 +120,38 @@ class ShadowWatch:
                     self._stumble()
                     return
                 tally = tally.with_services(again, grown)
-            self._watch.window.replace(KeptMinute(tally, blind), changed)
-        except WRONG:
+            watch.window.replace(KeptMinute(tally, blind), changed)
+        except MISFITS:
             self._stumble()
 
     def look(self, minute: int, unusual: Set[str], raised: Mapping[str, float]) -> None:
         """Score the minute; ``unusual`` are services that the serving model finds so, with thresholds that are ``raised``."""
-        if self._shadow is None:
+        held = self._candidate
+        if held is None:
             return
-        if self._watch is not None:
+        shadow, stumbled = held.shadow, held.stumbled
+        if held.watch is not None:
             try:
-                own, seen = unusual_now(self._watch, raised)
-                self._watch.window.fold()
-                self._shadow = self._shadow.after(minute, seen, own, unusual) if seen else self._shadow
-            except WRONG:
+                own, seen = unusual_now(held.watch, raised)
+                held.watch.window.fold()
+                shadow = shadow.after(minute, seen, own, unusual) if seen else shadow
+            except MISFITS:
                 self._stumble()
-        if self._stumbled:
-            self._shadow = self._shadow.failed(minute)
-            if self._shadow.failures > too_many_failures(self._wanted):
-                why = f"failed: {self._shadow.failures} minutes could not be scored"
-                self._shadow = replace(self._shadow, ended=why)
-        self._keep(minute)
+                stumbled = True
+        if stumbled:
+            shadow = shadow.failed(minute)
+            if shadow.failures > too_many_failures(self._wanted):
+                shadow = replace(shadow, ended=f"failed: {shadow.failures} minutes could not be scored")
+        self._keep(shadow, minute)
 
     def forget(self) -> None:
         """The serving model's minutes are others now."""
-        self._watch = None
+        if self._candidate is not None:
+            self._candidate = replace(self._candidate, watch=None)
+
+    @property
+    def _watch(self) -> Watch | None:
+        return None if self._candidate is None else self._candidate.watch
 
     def _next(self, beside: str, minute: int) -> Shadow | None:
         shadows, channels = self._models.shadows, self._models.channels
@@ -166,17 +179,17 @@ class ShadowWatch:
             return None
         return Shadow(candidate, beside, minute + 1)
 
-    def _begin(self, serving: Watch) -> None:
-        assert self._model is not None
+    def _begin(self, candidate: Candidate, serving: Watch) -> None:
+        self._candidate = candidate
         try:
-            self._watch = watch_beside(serving, self._model, self._new_miner, self._budget)
-            self._stumbled = False
-        except WRONG:
+            watch = watch_beside(serving, candidate.model, self._new_miner, self._budget)
+            self._candidate = replace(candidate, watch=watch, stumbled=False)
+        except MISFITS:
             self._stumble()
 
-    def _keep(self, minute: int) -> None:
-        shadow = self._shadow
-        assert shadow is not None
+    def _keep(self, shadow: Shadow, minute: int) -> None:
+        assert self._candidate is not None
+        self._candidate = replace(self._candidate, shadow=shadow)
         whole = bool(shadow.ended) or shadow.whole(self._wanted)
         if not whole and minute - self._saved < SAVED_EVERY:
             return
@@ -188,11 +201,10 @@ class ShadowWatch:
         self._saved, self.problem = minute, ""
         if whole:
             log.info("candidate.whole", tenant=self._models.tenant, model=shadow.model_id, alarms=len(shadow.own))
-            self._drop()
+            self._candidate = None
 
-    def _refuse(self, error: ModelRefused) -> None:
+    def _refuse(self, shadow: Shadow | None, error: ModelRefused) -> None:
         self.problem = f"{REFUSED}: {error}"
-        shadow, self._shadow = self._shadow, None
         if shadow is None:
             return
         try:
@@ -202,48 +214,11 @@ class ShadowWatch:
 
     def _stumble(self) -> None:
         log.warning("candidate.stumbled", tenant=self._models.tenant, exc_info=True)
-        self._watch, self._stumbled = None, True
-
-    def _drop(self) -> None:
-        self._shadow = self._model = self._watch = None
-        self._stumbled = False
-
-
-class Apart:
-    """A counter whose mistakes are its own."""
-
-    def __init__(self, counter: MinuteCounter) -> None:
-        self._counter: MinuteCounter | None = counter
-
-    def add(self, lines: pl.DataFrame) -> None:
-        """As MinuteCounter's."""
-        self._guarded(lambda counter: counter.add(lines))
-
-    def unread(self, service: str, lines: int) -> None:
-        """As MinuteCounter's."""
-        self._guarded(lambda counter: counter.unread(service, lines))
-
-    def done(self) -> MinuteTally | None:
-        """None where something went wrong."""
-        return self._guarded(lambda counter: counter.done())
-
-    def _guarded(self, call: Callable[[MinuteCounter], Made]) -> Made | None:
-        if self._counter is None:
-            return None
-        try:
-            return call(self._counter)
-        except WRONG:
-            log.warning("candidate.stumbled", exc_info=True)
-            self._counter = None
-            return None
+        if self._candidate is not None:
+            self._candidate = replace(self._candidate, watch=None, stumbled=True)
 
 
 def unusual_now(watch: Watch, raised: Mapping[str, float]) -> tuple[set[str], int]:
     """Services that are unusual in the newest minute, and how many could be seen in it."""
-    own = {
-        service
-        for shard, _, scores in watch.window.score()
-        for service, weight in zip(shard.services, scores.weight[-1].tolist(), strict=True)
-        if watch.unusual(service, weight, raised)
-    }
+    own = {service for scored in watch.score(raised) for service in scored.unusual}
     return own, sum(bool(frame.observed[-1]) for frame in watch.window.frames.values())

@@ -14,43 +14,31 @@ from datetime import timedelta
 import structlog
 
 from ml.coverage import NOBODY, nothing_came
-from ml.drift import Sightings
 from ml.following import Unusual
-from ml.live_window import Blind, KeptMinute, LiveWindow, rested
+from ml.live_window import Blind, KeptMinute
 from ml.model_channels import MovedMeanwhile
 from ml.model_manifest import ModelRefused
-from ml.model_store import Model, ModelStore
+from ml.model_store import ModelStore
 from ml.pressure import WEEK, WEEKS, pressures, week_of
-from ml.signals import HISTORY
-from ml.template_store import StoredTemplates
 from onecollector.scorer.counting import count
 from onecollector.scorer.doubt import Doubt
 from onecollector.scorer.explaining import Context, Explainer, Redact, at, minute_of
 from onecollector.scorer.late_lines import LateLines
-from onecollector.scorer.live_templates import LiveTemplates
 from onecollector.scorer.reader import LineReader, closed_minute
+from onecollector.scorer.serving import Serving
 from onecollector.scorer.shadow import ShadowWatch
 from onecollector.scorer.sight import Sight
-from onecollector.scorer.state import Damaged, ScorerState, Told
+from onecollector.scorer.state import ScorerState, Told
 from onecollector.scorer.taking_back import take_back
 from onecollector.scorer.telling import Teller
 from onecollector.scorer.tenant_status import Options, TenantStatus
-from onecollector.scorer.watch import NewMiner, Watch, seen_in, watch_beside, watch_from
+from onecollector.scorer.watch import MISFITS, NewMiner
 from onecollector_resources.discovery.links_model import PROBES
 from onecollector_resources.findings.ledger import FindingLedger
 from onecollector_resources.findings.records import Notice
 from onecollector_resources.storage.objects import StoreError
 
 log = structlog.get_logger()
-
-FAR_BEHIND = 6 * 60
-"""Minutes; what is older is skipped, and said."""
-HISTORY_LINES = 3_000_000
-"""Lines that are read back at a first start, newest minutes first; what is older counts as unobserved."""
-COUNTED = 5
-"""Minutes that are counted in one query while history is looked for."""
-CLOCK_BACK = 10
-"""Minutes that the clock may go back; beyond, the minutes that were told were never there."""
 
 
 class TenantScorer:
@@ -70,37 +58,36 @@ class TenantScorer:
     ) -> None:
         self.tenant, self.status = tenant, TenantStatus()
         self._reader, self._models, self._ledger, self._sight, self._state = reader, models, ledger, sight, state
-        self._options, self._new_miner, self._redact = options, new_miner, redact
+        self._options, self._redact = options, redact
         self._teller = Teller(tenant, ledger, options.findings_per_hour)
-        self._watch: Watch | None = None
         self._shadow = ShadowWatch(models, options.shadow_minutes, options.budget, new_miner)
-        self._told = Told("", 0)
         self._raised: Mapping[str, float] = {}
         self._raised_in = -1
         self._late = LateLines(tenant, reader, sight, state)
         self._doubt = Doubt(reader)
         self._strangers: set[str] = set()
+        self._serving = Serving(
+            tenant, models, reader, state, options, new_miner, self._doubt, self.status, self._forget
+        )
 
     def step(self, now: float) -> bool:
         """The next thing to do, if any; answers whether there may be more to do at once. ``now`` in epoch seconds."""
         closed = closed_minute(self._options.grace_s, now)
-        if not self._serve(closed):
+        if not self._serving.ready(closed):
             return False
-        self._in_time(closed)
-        window = self._held()
-        if window.end - 1 > self._told.scored:
+        window = self._serving.watch.window
+        if window.end - 1 > self._serving.told.scored:
             self._tell(window.end - 1, now)
             return True
-        if self._told.scored >= closed:
+        if self._serving.told.scored >= closed:
             self._look_back(now)
             return False
-        minute = self._told.scored + 1
+        minute = self._serving.told.scored + 1
         lines = {service: n for (service, _), n in self._reader.counts(minute, minute + 1).items()}
         if self._doubtful(minute, closed, lines, now):
             return False
         kept = self._read(minute, lines, now)
-        if (table := self._serving().templates.changed()) is not None:
-            self._state.save_templates(table)
+        self._serving.keep_templates()
         self._state.save_minute(kept)
         window.append(kept)
         self._tell(minute, now)
@@ -112,130 +99,19 @@ class TenantScorer:
 
     def again(self) -> None:
         """After a fault that nobody foresaw: go on from what is on disk."""
-        self._watch = None
+        self._serving.forget()
+        self._forget()
+
+    def _forget(self) -> None:
         self._late.forget()
         self._shadow.forget()
-
-    def _serving(self) -> Watch:
-        assert self._watch is not None
-        return self._watch
-
-    def _held(self) -> LiveWindow:
-        return self._serving().window
-
-    # Which model serves.
-
-    def _serve(self, closed: int) -> bool:
-        """Whether a model serves; a new one takes over with what is kept."""
-        if self._watch is not None and self._told.scored >= closed:
-            return True
-        held = self._watch.model if self._watch else None
-        try:
-            serving = self._models.serving(held)
-            self._note("model", "; ".join(serving.problems))
-            model = serving.model
-        except StoreError as error:
-            self._note("model", str(error))
-            if held is None:
-                return False
-            model = held
-        if model is None:
-            self.status.waits = "no model serves"
-            self._watch = None
-            return False
-        self.status.waits = ""
-        if self._watch is None:
-            self._start(model, closed)
-        elif model is not held:
-            log.info("model.serves", tenant=self.tenant, model=model.model_id)
-            self._take_over(watch_beside(self._watch, model, self._new_miner, self._options.budget))
-        self.status.model_id, self.status.services = model.model_id, len(self._held().services)
-        return True
-
-    def _start(self, model: Model, closed: int) -> None:
-        """Go on where the last process ended; begin where there was none, or what it left is damaged."""
-        try:
-            kept = self._state.load()
-        except Damaged as error:
-            log.warning("state.damaged", tenant=self.tenant, error=str(error))
-            self._note("state", f"{error}; it was thrown away, and lines are read back")
-            kept = None
-        if kept is None:
-            self._begin(model, closed)
-            return
-        watch = watch_from(model, kept.start, kept.before, kept.minutes, self._new_miner, self._options.budget)
-        self._told = kept.told
-        if closed - kept.told.scored > 2:
-            self._doubt.missed(closed)
-        if kept.told.model_id == model.model_id:
-            if kept.templates is not None:
-                watch.templates.take(kept.templates)
-            self._watch = watch
-            return
-        earlier = LiveTemplates(StoredTemplates(), self._new_miner)
-        if kept.templates is not None:
-            earlier.take(kept.templates)
-        watch.templates.adopt(earlier, seen_in(kept.minutes))
-        self._take_over(watch)
-
-    def _take_over(self, watch: Watch) -> None:
-        """Another model looks at the minutes that are kept."""
-        self._watch = watch
-        self._state.drop_templates()
-        if (table := watch.templates.changed()) is not None:
-            self._state.save_templates(table)
-        self._state.save_before(watch.window.start, watch.window.before)
-        self._remember(replace(self._told, model_id=watch.model.model_id, begun=(), failures=0))
-
-    def _begin(self, model: Model, closed: int, before: Mapping[str, Sightings] | None = None) -> None:
-        """Read back as much history as signals need, within a bound."""
-        first, lines, part = closed + 1, 0, dict[int, int]()
-        while first > closed - HISTORY:
-            if first - 1 not in part:
-                # A few minutes at a time: counting is reading, and a busy tenant needs no more of them.
-                part = dict.fromkeys(range(first - COUNTED, first), 0)
-                for (_, minute), n in self._reader.counts(first - COUNTED, first).items():
-                    part[minute] += n
-            lines += part[first - 1]
-            if lines > HISTORY_LINES:
-                break
-            first -= 1
-        self._state.clear()
-        self._open(model, first, closed, before)
-
-    def _open(self, model: Model, first: int, quiet_until: int, before: Mapping[str, Sightings] | None) -> None:
-        """Empty from minute ``first`` on; what is up to ``quiet_until`` is history."""
-        watch = watch_from(model, first, before, (), self._new_miner, self._options.budget)
-        told = Told(model.model_id, first - 1, quiet_until)
-        self._state.clear()
-        self._state.save_before(first, watch.window.before)
-        self._state.save_told(told)
-        self._watch, self._told = watch, told
-        self._late.forget()
-        self._shadow.forget()
-
-    def _in_time(self, closed: int) -> None:
-        """Skip what is too old; begin again where the clock went back."""
-        model = self._serving().model
-        behind = closed - self._told.scored
-        if behind > FAR_BEHIND + HISTORY:
-            skipped = behind - FAR_BEHIND
-            self._note(
-                "skipped", f"{skipped} minutes up to {at(closed - FAR_BEHIND):%Y-%m-%d %H:%M} UTC were not scored"
-            )
-            log.warning("minutes.skipped", tenant=self.tenant, minutes=skipped)
-            before = rested(self._held().sightings(), max(0, skipped - HISTORY))
-            first = closed - FAR_BEHIND - HISTORY
-            self._open(model, first + 1, closed - FAR_BEHIND, before)
-        elif behind < -CLOCK_BACK:
-            self._note("clock", f"the clock went back by {-behind} minutes; lines are read back")
-            self._begin(model, closed)
 
     # A minute's lines.
 
     def _read(self, minute: int, lines: Mapping[str, int], now: float) -> KeptMinute:
         """Of each service there are about so many ``lines``. Raises ReadTrouble."""
-        watch, window = self._serving(), self._held()
+        watch = self._serving.watch
+        window = watch.window
         counter, beside = watch.counter(minute), self._shadow.counters(minute)
         count(self._reader, [counter, *beside], minute, lines)
         tally = counter.done()
@@ -243,7 +119,7 @@ class TenantScorer:
             log.info("templates.kept_apart", tenant=self.tenant, service=service)
         self._late.account(minute, lines)
         blind = self._sight.blind(self.tenant, minute, minute + 1, now).get(minute, Blind())
-        history = minute <= self._told.quiet_until
+        history = minute <= self._serving.told.quiet_until
         if nothing_came(tally.lines, window.minutes) or (history and not tally.lines):
             blind = Blind(NOBODY)
         elif window.minutes and window.minutes[-1].blind.everything == NOBODY:
@@ -265,9 +141,9 @@ class TenantScorer:
 
     def _doubtful(self, minute: int, closed: int, lines: Mapping[str, int], now: float) -> bool:
         """Whether lines of the minute may still be on their way."""
-        if minute <= self._told.quiet_until:
+        if minute <= self._serving.told.quiet_until:
             return False
-        doubtful = self._doubt.about(minute, closed, lines, self._held().minutes, now)
+        doubtful = self._doubt.about(minute, closed, lines, self._serving.watch.window.minutes, now)
         self.status.waits = f"lines of {at(minute):%H:%M} UTC may still be on their way" if doubtful else ""
         return doubtful
 
@@ -275,10 +151,10 @@ class TenantScorer:
 
     def _look_back(self, now: float) -> None:
         """Once a minute, when it is told: what changed since is scored from there."""
-        newest = self._told.scored
+        newest = self._serving.told.scored
         if not self._late.due(newest):
             return
-        again = self._late.look_back(self._serving(), self._shadow, newest, now)
+        again = self._late.look_back(self._serving.watch, self._shadow, newest, now)
         if again:
             self._score_again(again, now)
         self._late.done(newest)
@@ -287,38 +163,38 @@ class TenantScorer:
         unusual: list[Unusual] = []
         contexts: dict[str, Context] = {}
         for service, minute in again.items():
-            if minute <= self._told.quiet_until:
+            if minute <= self._serving.told.quiet_until:
                 continue
-            shard, frames, scores = self._held().score_from(service, minute)
+            shard, frames, scores = self._serving.watch.window.score_from(service, minute)
             contexts[service] = (shard, frames, scores)
             for row in range(2, len(scores.minutes)):
                 weight = float(scores.weight[row, 0])
-                if self._serving().unusual(service, weight, self._raised):
+                if self._serving.watch.unusual(service, weight, self._raised):
                     unusual.append(Unusual(service, int(scores.minutes[row]), weight))
         if unusual:
             # What the first pass opens the second one extends.
             for _ in range(2):
-                self._told = self._follow(self._told, unusual, contexts, set(), now)
+                self._serving.told = self._follow(self._serving.told, unusual, contexts, set(), now)
 
     # A minute's scores.
 
     def _tell(self, minute: int, now: float) -> None:
         """Score the newest minute and tell what is unusual; then the minute is told."""
-        told, unusual = replace(self._told, scored=minute), frozenset[str]()
+        told, unusual = replace(self._serving.told, scored=minute), frozenset[str]()
         if minute > told.quiet_until:
             self._raise_thresholds(minute)
             try:
                 told, unusual = self._score(told, minute, now)
-            except (ValueError, ArithmeticError, LookupError) as error:
+            except MISFITS as error:
                 log.exception("minute.not_scored", tenant=self.tenant, minute=minute)
-                self._note("scoring", f"{at(minute):%H:%M} UTC could not be scored: {error!r}")
+                self.status.note("scoring", f"{at(minute):%H:%M} UTC could not be scored: {error!r}")
                 told = replace(told, failures=told.failures + 1)
             else:
                 told = replace(told, failures=0)
                 self.status.problems.pop("scoring", None)
             self._ledger.close(self.tenant, at(minute) - timedelta(minutes=10))
-        self._remember(told)
-        window = self._held()
+        self._serving.remember(told)
+        window = self._serving.watch.window
         if window.fold():
             self._state.save_before(window.start, window.before)
         self.status.minute = minute
@@ -342,20 +218,19 @@ class TenantScorer:
     def _look_in_the_shadow(self, minute: int, unusual: Set[str]) -> None:
         """After all else was told: how the candidate finds the minute."""
         self._shadow.look(minute, unusual, self._raised)
-        self._shadow.attend(self._serving(), minute)
+        self._shadow.attend(self._serving.watch, minute)
         self.status.shadow = self._shadow.told
-        self._note("candidate", self._shadow.problem)
+        self.status.note("candidate", self._shadow.problem)
 
     def _score(self, told: Told, minute: int, now: float) -> tuple[Told, frozenset[str]]:
         """What is remembered, and the services that are unusual."""
         unusual: list[Unusual] = []
         contexts: dict[str, Context] = {}
         deployed: set[str] = set()
-        for shard, frames, scores in self._held().score():
-            for service, weight in zip(shard.services, scores.weight[-1].tolist(), strict=True):
-                if self._serving().unusual(service, weight, self._raised):
-                    unusual.append(Unusual(service, minute, weight))
-                    contexts[service] = (shard, frames, scores)
+        for scored in self._serving.watch.score(self._raised):
+            shard, scores = scored.shard, scored.scores
+            unusual += [Unusual(service, minute, weight) for service, weight in scored.unusual.items()]
+            contexts |= dict.fromkeys(scored.unusual, (shard, scored.frames, scores))
             deployed |= {shard.services[n] for n in scores.settles[-1].nonzero()[0].tolist()}
             for service, notices in zip(shard.services, scores.notices, strict=True):
                 for notice in notices:
@@ -370,7 +245,7 @@ class TenantScorer:
         return self._teller.follow(told, unusual, contexts, deployed, self._explainer(), now)
 
     def _explainer(self) -> Explainer:
-        watch = self._serving()
+        watch = self._serving.watch
         return Explainer(
             self.tenant,
             watch.model.model_id,
@@ -383,21 +258,11 @@ class TenantScorer:
 
     def _take_back(self, told: Told) -> None:
         try:
-            why = take_back(self._models.channels, told, self._held().services, self._options.budget)
+            why = take_back(self._models.channels, told, self._serving.watch.window.services, self._options.budget)
         except (StoreError, ModelRefused, MovedMeanwhile) as error:
-            self._note("roll back", str(error))
+            self.status.note("roll back", str(error))
             return
         if why:
             log.warning("model.rolled_back", tenant=self.tenant, model=told.model_id, why=why)
-            self._note("roll back", f"{told.model_id} was taken back by itself: {why}")
-            self._remember(replace(told, begun=(), failures=0))
-
-    def _remember(self, told: Told) -> None:
-        self._state.save_told(told)
-        self._told = told
-
-    def _note(self, about: str, problem: str) -> None:
-        if problem:
-            self.status.problems[about] = problem
-        else:
-            self.status.problems.pop(about, None)
+            self.status.note("roll back", f"{told.model_id} was taken back by itself: {why}")
+            self._serving.remember(replace(told, begun=(), failures=0))

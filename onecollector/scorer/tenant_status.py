@@ -35,3 +35,10 @@ class TenantStatus:
     shadow: str = ""
     problems: dict[str, str] = field(default_factory=dict)
     """By what they are about; the last of each."""
+
+    def note(self, about: str, problem: str) -> None:
+        """What is wrong there now; empty: nothing is."""
+        if problem:
+            self.problems[about] = problem
+        else:
+            self.problems.pop(about, None)

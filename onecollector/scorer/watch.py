@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ml.budgets import Budget
-from ml.detectors import Shard, thresholds
+from ml.detectors import Scores, Shard, thresholds
 from ml.drift import Sightings
+from ml.features import Frame
 from ml.live_window import KeptMinute, LiveWindow
 from ml.minute_tally import MinuteCounter
 from ml.model_store import Model
@@ -15,6 +16,18 @@ from ml.templates import TemplateMiner
 from onecollector.scorer.live_templates import LiveTemplates
 
 NewMiner = Callable[[], TemplateMiner]
+MISFITS = (ValueError, ArithmeticError, LookupError)
+"""What comes of a model that does not fit the minutes that it looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A shard's minutes up to the newest one; ``unusual`` services of that one, with their weights in decades."""
+
+    shard: Shard
+    frames: Sequence[Frame]
+    scores: Scores
+    unusual: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +42,13 @@ class Watch:
     def unusual(self, service: str, weight: float, raised: Mapping[str, float]) -> bool:
         """Whether a minute's weight is a finding's, where thresholds are ``raised`` by so many decades."""
         return weight >= self.limits[service] + raised.get(service, 0.0)
+
+    def score(self, raised: Mapping[str, float]) -> Iterator[Scored]:
+        """Each shard's newest minute, where thresholds are ``raised`` by so many decades."""
+        for shard, frames, scores in self.window.score():
+            weights = zip(shard.services, scores.weight[-1].tolist(), strict=True)
+            unusual = {service: weight for service, weight in weights if self.unusual(service, weight, raised)}
+            yield Scored(shard, frames, scores, unusual)
 
     def counter(self, minute: int) -> MinuteCounter:
         """Counts a minute's lines as this model tells them apart."""

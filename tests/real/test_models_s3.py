@@ -13,6 +13,7 @@ from ml.model_store import ModelStore
 from ml.tally_store import Coverage, DayWriter, TallyStore
 from tests.real.conftest import Finder
 from tests.real.s3_server import S3Server, s3_server
+from tests.unit.damage import flip_a_bit
 from tests.unit.ml.test_tally_store import DAY, a_day
 from tests.unit.ml.trained import written
 
@@ -70,9 +71,7 @@ def test_a_damaged_model_is_refused_and_the_one_before_serves(server: S3Server) 
     models.channels.promote(first.model_id, "first")
     models.channels.promote(second.model_id, "second")
     path = server.root / "damaged" / second.prefix / "shard-0000.npz"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 16
-    path.write_bytes(data)
+    flip_a_bit(path)
     serving = models.serving()
     assert serving.model is not None and serving.model.model_id == first.model_id
     assert "shard-0000.npz" in serving.problems[0] and "train again" in serving.problems[0]

@@ -20,6 +20,7 @@ from onecollector_resources.registry.store import LogSourceRegistry
 from tests.real.killing import Killer, slow_webhook
 from tests.real.postgres import Cluster
 from tests.real.scored import ended, past, prepared, started, store_of
+from tests.unit.damage import flip_a_bit
 from tests.unit.scorer_world import models
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
@@ -37,9 +38,7 @@ def damage(layout: StateLayout, tenant: str) -> None:
     shards = list((layout.models / "models" / tenant).rglob("shard-0000.npz"))
     assert shards
     for path in shards:
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
+        flip_a_bit(path)
 
 
 def test_each_tenant_has_its_own_findings_and_a_damaged_model_stops_no_other(

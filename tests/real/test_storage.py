@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -32,6 +31,7 @@ from onecollector_resources.storage.preflight import preflight
 from onecollector_resources.storage.s3_store import S3Store
 from tests.real.mounts import mounted, tmpfs
 from tests.real.s3_server import ENVIRONMENT, S3Server, s3_server
+from tests.unit.racing import raced
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
@@ -98,23 +98,8 @@ def test_every_store_keeps_the_same_promises(store: ObjectStore, tmp_path: Path)
 
 
 def test_conditions_hold_between_writers(store: ObjectStore) -> None:
-    won: list[bytes] = []
-    ready = threading.Barrier(6)
-
-    def write(mine: bytes) -> None:
-        ready.wait()
-        try:
-            store.put("one/key", mine, only_if_absent=True)
-        except PutConflict:
-            return
-        won.append(mine)
-
-    writers = [threading.Thread(target=write, args=(b"%d" % number,)) for number in range(6)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert won == [store.get("one/key")]
+    won = raced(6, lambda mine: store.put("one/key", b"%d" % mine, only_if_absent=True), PutConflict)
+    assert [b"%d" % mine for mine in won] == [store.get("one/key")]
 
     first = store.head("one/key").etag
     second = store.put("one/key", b"second", only_if_match=first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -213,6 +214,22 @@ class World:
     def __post_init__(self) -> None:
         self.models = models(self.folder / "models")
         self.ledger.clock = lambda: self.now
+
+    @classmethod
+    def begun(cls, folder: Path, into: Path, options: Options | None = None) -> World:
+        """A copy of one whose scorer has scored its first minute; the next one is ``NOW``."""
+        shutil.copytree(folder, into, dirs_exist_ok=True)
+        world = cls(into, now=NOW * 60.0 + 60)
+        world.options = options or world.options
+        return world
+
+    def twin(self) -> World:
+        """The same tenant once more, with findings and a state of its own."""
+        twin = World(self.folder / "twin", now=self.now)
+        shutil.copytree(self.folder / "state", twin.folder / "state")
+        twin.loki = replace(self.loki, reads=Counter())
+        twin.models = self.models
+        return twin
 
     def scorer(self) -> TenantScorer:
         """A process that starts."""

@@ -24,6 +24,7 @@ from onecollector_resources.exports.dataset import DatasetError, ExportDataset
 from onecollector_resources.exports.partitions import Partition, partition_of
 from onecollector_resources.loki.lines import SCHEMA_VERSION
 from onecollector_resources.storage.file_store import FileStore
+from tests.unit.damage import flip_a_bit
 from tests.unit.exported import HOUR, SECOND_NS, exported, shop, small_dataset, some_lines
 from tests.unit.lines_model import rows_of
 
@@ -209,16 +210,10 @@ def test_a_sound_dataset_has_no_faults(odd: FileStore) -> None:
     assert list(ExportDataset.find(odd).verify()) == []
 
 
-def flipped(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-
-
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
-        (flipped, r"expected sha256 [0-9a-f]{12}…, found [0-9a-f]{12}…"),
+        (flip_a_bit, r"expected sha256 [0-9a-f]{12}…, found [0-9a-f]{12}…"),
         (lambda file: file.write_bytes(file.read_bytes()[:-1]), r"expected [\d,]+ bytes, found [\d,]+"),
         (lambda file: file.unlink(), "is gone"),
         (lambda file: file.with_name("part-00000-0.parquet").write_bytes(b"old"), "no manifest names it"),

@@ -26,6 +26,7 @@ from onecollector_resources.storage.objects import (
 from onecollector_resources.storage.preflight import judge_skew, judge_trailing, preflight
 from onecollector_resources.storage.s3_errors import store_error
 from onecollector_resources.storage.trailing import framed
+from tests.unit.racing import raced
 
 PARTS = st.text(st.sampled_from("ab-.:1é "), min_size=1, max_size=3).filter(lambda part: part not in (".", ".."))
 KEYS = st.lists(PARTS, min_size=1, max_size=3).map("/".join)
@@ -96,23 +97,8 @@ def test_ranges_end_where_the_object_ends(store: FileStore) -> None:
 
 
 def test_of_two_writers_one_wins_and_the_other_is_told(store: FileStore) -> None:
-    won: list[bytes] = []
-    ready = threading.Barrier(8)
-
-    def write(mine: bytes) -> None:
-        ready.wait()
-        try:
-            store.put("one/key", mine, only_if_absent=True)
-        except PutConflict:
-            return
-        won.append(mine)
-
-    writers = [threading.Thread(target=write, args=(b"%d" % number,)) for number in range(8)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert won == [store.get("one/key")]
+    won = raced(8, lambda mine: store.put("one/key", b"%d" % mine, only_if_absent=True), PutConflict)
+    assert [b"%d" % mine for mine in won] == [store.get("one/key")]
 
 
 def test_no_increment_is_lost_by_a_put_over_the_version_that_was_read(store: FileStore) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,9 +9,10 @@ import pytest
 
 from ml.budgets import Budgets
 from onecollector.scorer import counting
-from onecollector.scorer import tenant as tenant_module
 from onecollector.scorer.reader import ReadTrouble
+from onecollector.scorer.state import ScorerState
 from onecollector.scorer.tenant_status import Options
+from tests.unit.damage import flip_a_bit
 from tests.unit.scorer_world import DAY, NOW, SERVICES, World, models, time_of, written
 
 
@@ -20,20 +20,10 @@ class Killed(BaseException):
     """The process is no more."""
 
 
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a scorer that has read back its history and scored one minute."""
-    folder = tmp_path_factory.mktemp("begun")
-    world = World(folder)
-    world.run(world.scorer(), 1)
-    return folder
-
-
 @pytest.fixture
 def world(begun: Path, tmp_path: Path) -> World:
     """A tenant whose scorer has just begun; the next minute to score is ``NOW``."""
-    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
-    return World(tmp_path, now=NOW * 60.0 + 60)
+    return World.begun(begun, tmp_path)
 
 
 def test_errors_that_were_never_written_before_are_one_finding_that_closes(world: World) -> None:
@@ -85,12 +75,9 @@ def test_killed_at_any_step_it_finds_the_same(world: World, life: int, monkeypat
 
     world.failing("cart", NOW + 2, 4)
     world.failing("web", NOW + 3, 4)
-    calm = World(world.folder / "calm", now=world.now)
-    shutil.copytree(world.folder / "state", calm.folder / "state")
-    calm.loki.extra = world.loki.extra
-    calm.models = world.models
+    calm = world.twin()
     calm.run(calm.scorer(), 12)
-    monkeypatch.setattr(tenant_module.ScorerState, "_write", mortal(tenant_module.ScorerState._write))
+    monkeypatch.setattr(ScorerState, "_write", mortal(ScorerState._write))
     for port, names in ((world.ledger, ("open", "extend", "close")), (world.loki, ("lines", "counts"))):
         for name in names:
             setattr(port, name, mortal(getattr(port, name)))
@@ -288,9 +275,7 @@ def test_another_model_goes_on_with_the_same_minutes(world: World) -> None:
 def test_damaged_state_is_thrown_away_and_told(world: World, name: str) -> None:
     path = world.folder / "state" / name
     file = sorted(path.glob("*"))[3] if path.is_dir() else path
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
+    flip_a_bit(file)
     scorer = world.scorer()
     world.failing("cart", NOW + 4, 3)
     world.run(scorer, 7)
@@ -341,9 +326,7 @@ def test_a_loki_that_cannot_count_hours_at_once_is_asked_for_less(
 
 def test_a_service_with_too_many_findings_in_earlier_weeks_is_asked_for_more(world: World) -> None:
     world.loki.silent |= {("web", minute) for minute in range(NOW + 2, NOW + 5)}
-    strict = World(world.folder / "strict", now=world.now)
-    shutil.copytree(world.folder / "state", strict.folder / "state")
-    strict.loki.silent, strict.models = world.loki.silent, world.models
+    strict = world.twin()
     week = 7 * DAY
     strict.ledger.earlier = [("web", time_of(NOW // week * week - 60 * n)) for n in range(1, 200)]
     world.run(world.scorer(), 8)
@@ -352,4 +335,4 @@ def test_a_service_with_too_many_findings_in_earlier_weeks_is_asked_for_more(wor
     found = world.found()["web"].finding
     assert scorer.status.raised == 1
     assert "web" not in strict.found() or strict.found()["web"].finding.weight >= found.weight
-    assert scorer._serving().unusual("web", found.weight, {"web": 9.0}) is False  # pyright: ignore[reportPrivateUsage]
+    assert scorer._serving.watch.unusual("web", found.weight, {"web": 9.0}) is False  # pyright: ignore[reportPrivateUsage]

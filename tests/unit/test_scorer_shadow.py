@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,20 +17,10 @@ from tests.unit.scorer_world import DAY, NOW, SERVICES, World, learned, time_of
 WANTED = 30
 
 
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a scorer that has read back its history and scored one minute."""
-    folder = tmp_path_factory.mktemp("begun")
-    world = World(folder)
-    world.run(world.scorer(), 1)
-    return folder
-
-
 @pytest.fixture
 def world(begun: Path, tmp_path: Path) -> World:
     """A tenant whose scorer has begun, and a candidate."""
-    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
-    made = World(tmp_path, now=NOW * 60.0 + 60, options=Options(findings_per_hour=100, shadow_minutes=WANTED))
+    made = World.begun(begun, tmp_path, Options(findings_per_hour=100, shadow_minutes=WANTED))
     candidate(made)
     return made
 
@@ -56,9 +45,7 @@ def shadow_of(models: ModelStore, model_id: str) -> Shadow:
 
 def test_it_finds_what_the_serving_model_finds_and_tells_nobody(world: World) -> None:
     world.failing("cart", NOW + 10, 5)
-    calm = World(world.folder / "calm", now=world.now)
-    shutil.copytree(world.folder / "state", calm.folder / "state")
-    calm.loki.extra, calm.models = world.loki.extra, world.models
+    calm = world.twin()
     calm.run(calm.scorer(), WANTED + 8)
     scorer, waiting = world.scorer(), world.models.channels.current("candidate")
     world.run(scorer, 15)
@@ -85,8 +72,8 @@ def test_lines_that_come_late_reach_it_too(world: World) -> None:
     world.run(scorer, 8)
     world.failing("cart", NOW + 6, 2)
     world.run(scorer, 5)
-    serving, watched = scorer._watch, scorer._shadow._watch  # pyright: ignore[reportPrivateUsage]
-    assert serving is not None and watched is not None
+    serving, watched = scorer._serving.watch, scorer._shadow._watch  # pyright: ignore[reportPrivateUsage]
+    assert watched is not None
     assert [(one.minute, dict(one.tally.lines)) for one in watched.window.minutes] == [
         (one.minute, dict(one.tally.lines)) for one in serving.window.minutes
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +24,7 @@ from ml.shard_arrays import BadShard
 from onecollector_resources.storage.file_store import FileStore
 from onecollector_resources.storage.sealed import Unsealed, seal, unseal
 from tests.unit.ml.trained import LEARNED, small_shard, written
+from tests.unit.racing import raced
 
 START = datetime(2026, 11, 4, tzinfo=UTC)
 
@@ -225,24 +225,11 @@ def test_who_compared_with_another_model_does_not_promote(models: ModelStore) ->
 def test_of_many_who_promote_at_once_one_does(models: ModelStore) -> None:
     ids = [written(models, seed=1).model_id for _ in range(8)]
     models.channels.promote(ids[0], "first")
-    won: list[str] = []
-    barrier = threading.Barrier(7)
-
-    def promote(model_id: str) -> None:
-        barrier.wait()
-        try:
-            models.channels.promote(model_id, "race", over=ids[0])
-        except MovedMeanwhile:
-            return
-        won.append(model_id)
-
-    threads = [threading.Thread(target=promote, args=(model_id,)) for model_id in ids[1:]]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    others = ids[1:]
+    won = raced(7, lambda mine: models.channels.promote(others[mine], "race", over=ids[0]), MovedMeanwhile)
     found = models.channels.read("production")
-    assert found is not None and won == [found[1].model_id] and found[1].previous == ids[0]
+    assert found is not None and [others[mine] for mine in won] == [found[1].model_id]
+    assert found[1].previous == ids[0]
 
 
 class Killed(BaseException):

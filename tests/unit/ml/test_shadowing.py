@@ -16,6 +16,7 @@ from ml.shadow_store import ShadowStore
 from ml.shadowing import SERVED, Alarm, Shadow
 from onecollector_resources.findings.records import Judged
 from onecollector_resources.storage.file_store import FileStore
+from tests.unit.damage import flip_a_bit
 
 BEGAN, DAY = 29_700_000, 1440
 SERVING, CANDIDATE = "20261101T000000-aaaaaaaaaaaa", "20261102T000000-bbbbbbbbbbbb"
@@ -58,9 +59,7 @@ def test_it_is_kept_whole_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     shadows.end(CANDIDATE, "something else")
     assert shadows.read(CANDIDATE) == replace(kept, ended=SERVED) and shadows.open_ones() == []
     (path,) = tmp_path.rglob(f"{CANDIDATE}.json")
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    flip_a_bit(path)
     with pytest.raises(ModelRefused, match="checksum"):
         shadows.read(CANDIDATE)
     assert shadows.open_ones() == []

@@ -11,11 +11,12 @@ import polars as pl
 import pytest
 
 from ml.template_days import COLUMNS, DayCounter, counts_frame, difference
-from ml.template_query import query_of
+from ml.template_query import query_matching
 from ml.template_store import StoredTemplates, TemplateStore, TemplateStoreError
 from ml.templates import OVERFLOW, TemplateMiner
 from onecollector_resources.storage.file_store import FileStore
 from onecollector_resources.storage.objects import PutConflict
+from tests.unit.damage import flip_a_bit
 from tests.unit.ml.log_kinds import SYSTEMS, lines_of
 
 DAY = date(2026, 11, 3)
@@ -85,16 +86,10 @@ def test_only_the_newest_file_stays(kept: TemplateStore) -> None:
 # Damage.
 
 
-def flipped(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-
-
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
-        (flipped, r"expected sha256 [0-9a-f]{12}…, found [0-9a-f]{12}…"),
+        (flip_a_bit, r"expected sha256 [0-9a-f]{12}…, found [0-9a-f]{12}…"),
         (lambda file: file.write_bytes(file.read_bytes()[:-1]), "expected sha256"),
         (lambda file: file.unlink(), "expected the file that its manifest names, found none"),
     ],
@@ -240,5 +235,5 @@ def test_a_template_that_became_part_of_another_is_not_gone() -> None:
     ],
 )
 def test_a_query_finds_the_lines_of_its_template(template: str, example: str, query: str) -> None:
-    found = query_of(template, 'a"b', [example])
+    found = query_matching(template, 'a"b', [example])
     assert found.removeprefix('{service_name="a\\"b"}').strip() == query
