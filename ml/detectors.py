@@ -66,6 +66,12 @@ class ServiceFit:
     lines_a_day: float
     usual: Usual
 
+    @property
+    def sound(self) -> bool:
+        """Whether all that is kept of it are numbers: one that is not would make the whole shard be refused."""
+        kept = (*self.params.values(), self.tails, self.usual.shares, self.usual.furthest)
+        return not any(np.isnan(array).any() for array in kept if array.dtype.kind == "f")
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:

@@ -41,6 +41,8 @@ ROOT_SHIFT = 0.375
 """Anscombe's constant."""
 MOST_Z2 = 25.0
 LEAST_TOOK_LINES = 3
+REST = 1 - 1e-5
+"""Of a total, what is looked for among its parts: sums of single precision differ by less than the rest."""
 
 CHANNELS = (
     "total_up",
@@ -180,13 +182,18 @@ def template_expected(
     # Where the level is plainly not the foretold one, as in a burst, what was foretold counts for as little.
     surprise = np.square(seen / np.maximum(season, 1) - ahead) - phi * ahead / np.maximum(season, 1)
     weight = 1 / np.maximum(np.maximum(a, 1e-3), surprise)
-    lines = seen / phi + ahead * weight
-    season = season / phi + weight
     own = (follows & (panel.kind != ERROR_SUM)) / by_column(phi, panel.owner)
-    ratio = (by_column(lines, panel.owner) - observed * own) / (by_column(season, panel.owner) - wanted * own)
+    ratio = _others(seen / phi, observed * own, ahead * weight, panel)
+    ratio /= _others(season / phi, wanted * own, weight, panel)
     np.copyto(ratio, 1, where=~follows)
     ratio *= wanted
     return observed, ratio.astype(np.float32, copy=False)
+
+
+def _others(total: Floats, own: Floats, prior: Floats, panel: Panel) -> Floats:
+    """What all but each template have [T', K], and the prior; where one template is all there is, nothing but the prior."""
+    rest = by_column(total * np.float32(REST) + prior, panel.owner) - own
+    return np.maximum(rest, by_column(prior, panel.owner), out=rest)
 
 
 def new_errors(panel: Panel) -> Floats:

@@ -104,12 +104,13 @@ class Learnt:
 
 @dataclass(frozen=True, slots=True)
 class FittedGroup:
-    """A shard, packed, with facts about its services."""
+    """A shard, packed, with facts about its services; without any, nothing is packed. ``unfit`` services are left out."""
 
     arrays: bytes
     names: bytes
     facts: tuple[ServiceFacts, ...]
     minutes: int
+    unfit: tuple[str, ...] = ()
 
 
 Opener = Callable[[], ObjectStore]
@@ -146,18 +147,25 @@ def fit_group(opener: Opener, plan: TrainingPlan, services: Sequence[str]) -> Fi
     facts: list[ServiceFacts] = []
     sightings: list[Sightings] = []
     dismissed: list[Dismissed] = []
+    unfit: list[str] = []
     minutes = 0
     for learnt in learnt_services(opener(), plan, services):
-        fits.append(fit_service(learnt.frame, learnt.vocabulary))
+        fit = fit_service(learnt.frame, learnt.vocabulary)
+        if not fit.sound:
+            unfit.append(fit.service)
+            continue
+        fits.append(fit)
         facts.append(learnt.facts)
         sightings.append(learnt.frame.sightings)
         minutes += int(learnt.frame.observed.sum())
         dismissed += dismissed_of(learnt, plan)
+    if not fits:
+        return FittedGroup(b"", b"", (), 0, tuple(unfit))
     shard = excused(join(fits), dismissed, plan.end, plan.budget)
     learning = [one.learning or bool(short) for one, short in zip(facts, shard.learning, strict=True)]
     shard = replace(shard, learning=shard.learning | [one.learning for one in facts])
     told = (replace(one, learning=flag) for one, flag in zip(facts, learning, strict=True))
-    return FittedGroup(*packed(TrainedShard(shard, tuple(sightings))), tuple(told), minutes)
+    return FittedGroup(*packed(TrainedShard(shard, tuple(sightings))), tuple(told), minutes, tuple(unfit))
 
 
 def learnt_services(store: ObjectStore, plan: TrainingPlan, services: Sequence[str]) -> Iterator[Learnt]:

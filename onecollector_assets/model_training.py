@@ -95,6 +95,12 @@ def train_tenant(
     for group in fit_groups(opener_of(settings), plan, settings.models.train_workers):
         fitted.append(group)
         tell(f"fitted {sum(len(one.facts) for one in fitted)} of {len(plan.services)} services")
+    unfit = [service for group in fitted for service in group.unfit]
+    fitted = [group for group in fitted if group.facts]
+    if not fitted:
+        raise NothingToLearn(
+            f"no service of {tenant} wrote a line from {days[0].day} to {days[-1].day} that can be learned from"
+        )
     facts = tuple(one for group in fitted for one in group.facts)
     shards = [unpacked(group.arrays, group.names).shard for group in fitted]
     models = models_of(settings, tenant, store)
@@ -122,7 +128,13 @@ def train_tenant(
     )
     models.channels.point_candidate(manifest.model_id, f"trained on {days[0].day} to {days[-1].day}")
     tell(f"kept {manifest.model_id}")
-    return Trained(manifest, evaluation, tuple(gates_of(evaluation)), over, lines, serving.problems)
+    return Trained(
+        manifest, evaluation, tuple(gates_of(evaluation)), over, lines, (*serving.problems, *map(_unfit, unfit))
+    )
+
+
+def _unfit(service: str) -> str:
+    return f"{service} is left out of the model: its minutes gave figures that are no numbers; the next training tries again"
 
 
 def newest_day(settings: Settings, tenant: str, now: datetime | None = None) -> date:
@@ -151,9 +163,9 @@ def tallied_days(
         if found.lines is not None:
             lines += found.lines
             tell(f"{day}: {found.lines:,} lines tallied")
-    if not any(day.services for day in days):
+    if not any(set(day.services) - OURS - {""} for day in days):
         raise NothingToLearn(
-            f"no lines of {tenant} from {wanted[0]} to {last} are exported; run: "
+            f"no lines of services of {tenant} from {wanted[0]} to {last} are exported; run: "
             f"onecollector export '{{service_name=~\".+\"}}' --from {wanted[0]} --to {last + timedelta(days=1)}"
         )
     return days, lines

@@ -26,8 +26,10 @@ from onecollector_assets.promotion import promote, promote_candidate
 from onecollector_assets.tallies import minute_tallies
 from onecollector_assets.tallying import NothingToLearn, keep_tallies
 from onecollector_resources.dagster_resources import OneCollectorResource
+from onecollector_resources.discovery.links_model import PROBES
 from onecollector_resources.exports.partitions import Partition
 from onecollector_resources.findings.opening import finding_store
+from onecollector_resources.findings.records import FINDINGS_SERVICE
 from onecollector_resources.registry.store import LogSourceRegistry
 from onecollector_resources.settings import Settings, load_settings
 from onecollector_resources.storage.file_store import FileStore
@@ -167,6 +169,11 @@ def test_where_nothing_is_exported_it_says_what_to_do(tmp_path: Path, monkeypatc
         train_tenant(settings, model_store(settings), "default")
     result = materialize([anomaly_models], "default")
     assert not result.success
+    start_ns = START_MINUTE * MINUTE_NS
+    ours = [(start_ns + minute * MINUTE_NS, f"probe {minute}", False) for minute in range(60)]
+    export_days(tmp_path, {PROBES: ours, FINDINGS_SERVICE: ours}, 1)
+    with pytest.raises(NothingToLearn, match="no lines of services of default"):
+        train_tenant(settings, model_store(settings), "default")
 
 
 def test_hours_that_another_query_exported_are_known_of_its_services_alone(

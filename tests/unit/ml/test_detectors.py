@@ -226,3 +226,23 @@ def test_vocabularies_hold_at_most_so_many_templates_and_keep_errors() -> None:
     assert len(vocabulary.templates) == 300
     assert "t599" in vocabulary.templates
     assert len(vocabulary.rest) == 300
+
+
+@pytest.mark.parametrize("burst", [2_000, 20_000, 500_000, 5_000_000])
+@pytest.mark.parametrize("rate", [1, 20, 200])
+@pytest.mark.parametrize("others", [(), (3.0, 1.0)])
+def test_a_burst_of_one_template_leaves_a_model_that_can_be_kept(
+    burst: int, rate: int, others: tuple[float, ...]
+) -> None:
+    chance = np.random.default_rng(burst)
+    counts = [chance.poisson(mean, 2 * DAY) for mean in (rate, *others)]
+    counts[0][1_500:1_510] = burst
+    rows = [(n, f"t{k}", int(series[n]), 0) for k, series in enumerate(counts) for n in np.flatnonzero(series)]
+    table = pl.DataFrame(rows, schema=["minute", "template", "lines", "errors"], orient="row")
+    vocabulary = choose_vocabulary(table)
+    fit = detectors.fit_service(frame_of("s", table, vocabulary, 0, 2 * DAY), vocabulary)
+    assert fit.sound
+    shard = detectors.join([fit], with_forest=False)
+    assert from_arrays(*to_arrays(shard)).services == ("s",)
+    damaged = {**fit.params, "mix_mean": fit.params["mix_mean"] * np.float32("nan")}
+    assert not replace(fit, params=damaged).sound
