@@ -1,6 +1,7 @@
 """What a model has to beat: rules that anybody could set up in an afternoon, judged on the same days by the same judge.
 
-Thresholds come from the training days alone, as the model's do.
+Thresholds come from the training days alone, as the model's do. A minute that nobody observed is neither learned from nor
+an alarm.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def fixed_threshold(train: Frame, test: Frame, budget: float) -> Alarms:
 
 def fixed_threshold_in_budget(train: Frame, test: Frame, budget: float) -> Alarms:
     """The same, at the threshold that keeps the budget on the training days."""
-    z = np.abs(_rate_z(train, train))
+    z = np.abs(_rate_z(train, train))[train.observed]
     days = len(z) / 1440
     limits = np.quantile(z, 1 - 10.0 ** -THRESHOLDS[::5])
     limit = next((float(v) for v in limits if count_episodes(z, float(v)) <= budget * days), float(z.max()))
@@ -35,8 +36,8 @@ def fixed_threshold_in_budget(train: Frame, test: Frame, budget: float) -> Alarm
 
 
 def all_positive(train: Frame, test: Frame, budget: float) -> Alarms:
-    """Every minute."""
-    return np.arange(len(test.counts))
+    """Every minute that was observed."""
+    return np.flatnonzero(test.observed)
 
 
 def new_template(train: Frame, test: Frame, budget: float) -> Alarms:
@@ -48,11 +49,12 @@ def isolation_forest(train: Frame, test: Frame, budget: float) -> Alarms:
     """scikit-learn's IsolationForest on a minute's features, at the score that the budget's share of minutes reach."""
     from sklearn.ensemble import IsolationForest
 
-    features = _dense(train)
+    features = _dense(train)[train.observed]
     cut = max(1, int(len(features) * FIT_SHARE))
     model = IsolationForest(n_estimators=100, random_state=0).fit(features[:cut])
     calibration = -model.score_samples(features[cut:] if cut < len(features) else features)
-    return np.flatnonzero(-model.score_samples(_dense(test)) > np.quantile(calibration, 1 - budget / 1440))
+    limit = np.quantile(calibration, 1 - budget / 1440)
+    return np.flatnonzero(test.observed & (-model.score_samples(_dense(test)) > limit))
 
 
 BASELINES: dict[str, Callable[[Frame, Frame, float], Alarms]] = {
@@ -65,12 +67,12 @@ BASELINES: dict[str, Callable[[Frame, Frame, float], Alarms]] = {
 
 
 def _rate_z(train: Frame, test: Frame) -> NDArray[np.float64]:
-    totals, bucket = _total(train), bucket_of(train.minutes)
+    totals, bucket = _total(train)[train.observed], bucket_of(train.minutes[train.observed])
     number = np.maximum(np.bincount(bucket, minlength=48), 1)
     mean = np.bincount(bucket, totals, 48) / number
     sd = np.sqrt(np.maximum(np.bincount(bucket, totals**2, 48) / number - mean**2, 1e-6))
     here = bucket_of(test.minutes)
-    return (_total(test) - mean[here]) / sd[here]
+    return np.where(test.observed, (_total(test) - mean[here]) / sd[here], 0)
 
 
 def _total(frame: Frame) -> NDArray[np.float64]:

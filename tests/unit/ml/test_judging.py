@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 
+from ml.evaluation.baselines import BASELINES, fixed_threshold
 from ml.evaluation.faults import Fault
 from ml.evaluation.harness import examine
 from ml.evaluation.judge import Run, judge, merged, wilson
 from ml.evaluation.report import details, figures, plot, table
+from ml.features import choose_vocabulary, frame_of
 
 DROP = Fault("traffic drop", 500, 10, 0.2, ("t000",))
 
@@ -64,3 +67,21 @@ def test_a_small_examination_beats_its_baselines_and_makes_a_report() -> None:
     assert "mix shift" in details(ours)
     assert figures(ours)["recall"] == ours.recall.value
     assert plot(verdicts).startswith(b"\x89PNG")
+
+
+def test_minutes_that_nobody_observed_alarm_no_baseline() -> None:
+    chance = np.random.default_rng(5)
+    counts = chance.poisson(40.0, 3 * 1440)
+    counts[2 * 1440 + 300 : 2 * 1440 + 420] = 0
+    rows = [(n, "t", int(lines), 0) for n, lines in enumerate(counts) if lines]
+    table = pl.DataFrame(rows, schema=["minute", "template", "lines", "errors"], orient="row")
+    vocabulary = choose_vocabulary(table)
+    gap = [(2 * 1440 + 300, 2 * 1440 + 420)]
+    train = frame_of("s", table, vocabulary, 0, 2 * 1440)
+    test = frame_of("s", table, vocabulary, 2 * 1440, 3 * 1440, unobserved=gap)
+    for name, baseline in BASELINES.items():
+        alarms = baseline(train, test, 0.5)
+        assert not ((alarms >= 300) & (alarms < 420)).any(), name
+    cut = frame_of("s", table, vocabulary, 0, 3 * 1440, unobserved=gap)
+    whole = frame_of("s", table.filter(~pl.col("minute").is_between(*gap[0])), vocabulary, 0, 3 * 1440)
+    assert len(fixed_threshold(cut, train, 0.5)) >= len(fixed_threshold(whole, train, 0.5))
