@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from onecollector.scorer.reader import LineReader
@@ -22,12 +22,19 @@ class Counter(Protocol):
     def unread(self, service: str, lines: int) -> None: ...
 
 
-def count(reader: LineReader, counters: Sequence[Counter], minute: int, lines: Mapping[str, int]) -> None:
-    """Every line of the minute, of which each service has about so many ``lines``, into all counters. Raises ReadTrouble."""
-    flooded = flooding(lines)
-    for batch in reader.lines(minute, without=flooded):
-        for counter in counters:
-            counter.add(batch)
+def count(
+    reader: LineReader, counters: Sequence[Counter], minute: int, lines: Mapping[str, int], only: Sequence[str] = ()
+) -> None:
+    """Every line of the minute, of which each service has about so many ``lines``, into all counters. Raises ReadTrouble.
+
+    Of the services ``only``, if there are any.
+    """
+    flooded = flooding({service: lines[service] for service in only} if only else lines)
+    calm = [service for service in only if service not in flooded]
+    if calm or not only:
+        for batch in reader.lines(minute, only=calm, without=[] if only else flooded):
+            for counter in counters:
+                counter.add(batch)
     for service in flooded:
         read = 0
         for batch in reader.lines(minute, only=[service], most=FLOODED_LINES):
@@ -36,13 +43,6 @@ def count(reader: LineReader, counters: Sequence[Counter], minute: int, lines: M
             read += batch.height
         for counter in counters:
             counter.unread(service, lines[service] - read)
-
-
-def count_again(reader: LineReader, counters: Sequence[Counter], minute: int, services: Set[str]) -> None:
-    """The lines of some services of a minute. Raises ReadTrouble."""
-    for batch in reader.lines(minute, only=sorted(services), most=MOST_LINES):
-        for counter in counters:
-            counter.add(batch)
 
 
 def flooding(lines: Mapping[str, int]) -> list[str]:

@@ -35,6 +35,11 @@ class Doubt:
         """Loki did not answer up to this minute: what it should have had may come late."""
         self._missed_through = max(self._missed_through, minute)
 
+    def back_to(self, closed: int) -> None:
+        """Minutes after the newest ``closed`` one were never there: a clock that was ahead ran through them."""
+        self._missed_through = min(self._missed_through, closed + 1)
+        self._stood, self._stood_through = NEVER_STOOD, min(self._stood_through, closed)
+
     def about(
         self, minute: int, closed: int, lines: Mapping[str, int], before: Sequence[KeptMinute], now: float
     ) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from ml.coverage import NOBODY
 from ml.live_window import LATE, Blind, KeptMinute, LiveWindow
-from onecollector.scorer.counting import count_again
-from onecollector.scorer.reader import LineReader
+from onecollector.scorer.counting import count
+from onecollector.scorer.reader import NAMED, LineReader
 from onecollector.scorer.shadow import ShadowWatch
 from onecollector.scorer.sight import Sight, Whole
 from onecollector.scorer.state import ScorerState
@@ -77,7 +77,10 @@ class LateLines:
             tally, beside = kept.tally, []
             if grown:
                 counter, beside = watch.counter(minute), shadow.counters(minute)
-                count_again(self._reader, [counter, *beside], minute, grown)
+                lines = {service: n for (service, at_minute), n in counts.items() if at_minute == minute}
+                # So many names are no selector: then it is the whole minute.
+                only = sorted(grown) if len(grown) <= NAMED else ()
+                count(self._reader, [counter, *beside], minute, lines, only)
                 tally = tally.with_services(counter.done(), grown)
                 blind = Blind("", blind.services)
             changed = grown | {s for s in window.services if blind.hides(s) != kept.blind.hides(s)}

@@ -119,7 +119,7 @@ class Serving:
             kept = self._state.load()
         except Damaged as error:
             log.warning("state.damaged", tenant=self._tenant, error=str(error))
-            self._status.note("state", f"{error}; it was thrown away, and lines are read back")
+            self._status.happened("state", f"{error}; it was thrown away, and lines are read back")
             kept = None
         if kept is None:
             self._begin(model, closed)
@@ -153,7 +153,7 @@ class Serving:
         behind = closed - self.told.scored
         if behind > FAR_BEHIND + HISTORY:
             skipped = behind - FAR_BEHIND
-            self._status.note(
+            self._status.happened(
                 "skipped", f"{skipped} minutes up to {at(closed - FAR_BEHIND):%Y-%m-%d %H:%M} UTC were not scored"
             )
             log.warning("minutes.skipped", tenant=self._tenant, minutes=skipped)
@@ -161,7 +161,8 @@ class Serving:
             first = closed - FAR_BEHIND - HISTORY
             self._open(model, first + 1, closed - FAR_BEHIND, before)
         elif behind < -CLOCK_BACK:
-            self._status.note("clock", f"the clock went back by {-behind} minutes; lines are read back")
+            self._status.happened("clock", f"the clock went back by {-behind} minutes; lines are read back")
+            self._doubt.back_to(closed)
             self._begin(model, closed)
 
     def _begin(self, model: Model, closed: int) -> None:

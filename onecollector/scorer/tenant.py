@@ -73,6 +73,7 @@ class TenantScorer:
     def step(self, now: float) -> bool:
         """The next thing to do, if any; answers whether there may be more to do at once. ``now`` in epoch seconds."""
         closed = closed_minute(self._options.grace_s, now)
+        self.status.at(now)
         if not self._serving.ready(closed):
             return False
         window = self._serving.watch.window
@@ -134,7 +135,7 @@ class TenantScorer:
     def _tell_of_strangers(self, services: Set[str]) -> None:
         """Services that the model does not know are said once: they are learned with the next model."""
         fresh = services - self._strangers
-        self._strangers |= fresh
+        self._strangers = (self._strangers | fresh) - self._serving.watch.window.services
         self.status.learning = len(self._strangers)
         if fresh:
             log.info("services.learning", tenant=self.tenant, services=sorted(fresh)[:20], number=len(fresh))
@@ -260,9 +261,9 @@ class TenantScorer:
         try:
             why = take_back(self._models.channels, told, self._serving.watch.window.services, self._options.budget)
         except (StoreError, ModelRefused, MovedMeanwhile) as error:
-            self.status.note("roll back", str(error))
+            self.status.happened("roll back", str(error))
             return
         if why:
             log.warning("model.rolled_back", tenant=self.tenant, model=told.model_id, why=why)
-            self.status.note("roll back", f"{told.model_id} was taken back by itself: {why}")
+            self.status.happened("roll back", f"{told.model_id} was taken back by itself: {why}")
             self._serving.remember(replace(told, begun=(), failures=0))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from ml.budgets import Budget
+
+TOLD_S = 3600.0
+"""So long what happened once is told of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +39,26 @@ class TenantStatus:
     shadow: str = ""
     problems: dict[str, str] = field(default_factory=dict)
     """By what they are about; the last of each."""
+    told_since: dict[str, float] = field(default_factory=dict)
+    """Of those that happened once: since when, in epoch seconds."""
 
     def note(self, about: str, problem: str) -> None:
         """What is wrong there now; empty: nothing is."""
+        self.told_since.pop(about, None)
         if problem:
             self.problems[about] = problem
         else:
             self.problems.pop(about, None)
+
+    def happened(self, about: str, problem: str) -> None:
+        """What went wrong there once, and is over."""
+        self.problems[about] = problem
+        self.told_since[about] = math.inf
+
+    def at(self, now: float) -> None:
+        """It is ``now``, in epoch seconds: what happened long ago is told of no more."""
+        for about in list(self.told_since):
+            # It has happened since the last look, or the clock went back.
+            self.told_since[about] = min(self.told_since[about], now)
+            if now - self.told_since[about] > TOLD_S:
+                del self.told_since[about], self.problems[about]

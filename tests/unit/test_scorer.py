@@ -53,6 +53,9 @@ def test_usual_minutes_are_no_findings_and_a_stranger_is_told_once(world: World)
     world.run(scorer, 30)
     assert not world.ledger.findings
     assert scorer.status.learning == 1 and scorer.status.services == len(SERVICES)
+    scorer._strangers.add("cart")  # pyright: ignore[reportPrivateUsage]
+    world.run(scorer, 1)
+    assert scorer.status.learning == 1, "whom the model knows is no stranger any more"
 
 
 @pytest.mark.parametrize("life", [11, 17, 23])
@@ -212,6 +215,25 @@ def test_a_clock_that_jumps_is_survived(world: World) -> None:
     world.run(scorer, 8)
     assert set(world.found()) == {"cart"}
     assert "clock" in scorer.status.problems
+    world.run(scorer, 61)
+    assert not scorer.status.problems, "what is over is not told of for ever"
+
+
+def test_after_a_clock_that_was_ahead_a_lag_of_all_is_still_no_finding(world: World) -> None:
+    scorer = world.scorer()
+    world.run(scorer, 1)
+    # Loki was away meanwhile, so the minutes ahead are doubted and stand.
+    world.now += 90 * 60
+    scorer.missed(world.now)
+    world.run(scorer, 7, every_s=10)
+    world.now = (NOW + 3) * 60.0
+    world.run(scorer, 2)
+    lagging = range(NOW + 5, NOW + 7)
+    world.loki.silent |= {(service, minute) for service in SERVICES for minute in lagging}
+    world.now = (NOW + 6) * 60.0 + 25
+    while scorer.step(world.now):
+        pass
+    assert scorer.status.minute == NOW + 4 and "on their way" in scorer.status.waits
 
 
 def test_a_flood_is_counted_and_not_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

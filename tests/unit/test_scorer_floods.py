@@ -10,7 +10,7 @@ import pytest
 from ml.minute_tally import MinuteCounter
 from ml.service_templates import Bounds
 from ml.templates import TemplateMiner
-from onecollector.scorer import counting
+from onecollector.scorer import counting, late_lines
 from onecollector.scorer.reader import MINUTE_NS
 from tests.unit.floods import FloodedLoki, distinct
 from tests.unit.scorer_world import NOW, SERVICES, World, written
@@ -50,6 +50,33 @@ def test_a_minute_below_the_caps_is_read_whole_and_one_above_only_where_it_flood
     # Many that are busy, none of them more than the share of a flood: nobody is cut.
     assert counting.flooding({str(n): 200_000 for n in range(20)}) == []
     assert counting.flooding({str(n): 300_000 for n in range(20)}) == sorted(map(str, range(20)))
+
+
+@pytest.mark.parametrize("named", [5, 0])
+def test_late_lines_of_a_flood_leave_its_count_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: int
+) -> None:
+    monkeypatch.setattr(counting, "MOST_LINES", 20_000)
+    monkeypatch.setattr(counting, "FLOODED_LINES", 2_000)
+    monkeypatch.setattr(late_lines, "NAMED", named)
+    loki = FloodedLoki(service="mailer", minute=NOW + 1, flood=50_000, page=1_000)
+    world = World(tmp_path, loki=loki, now=NOW * 60.0)
+    scorer = world.scorer()
+    while scorer.status.minute < NOW + 1:
+        world.run(scorer, 1)
+    window = scorer._serving.watch.window  # pyright: ignore[reportPrivateUsage]
+
+    def lines() -> int:
+        kept = window.at(NOW + 1)
+        assert kept is not None
+        return sum(kept.tally.lines.values())
+
+    before = lines()
+    loki.extra["mailer", NOW + 1] = written("mailer", NOW + 1)[:7]
+    loki.extra["cart", NOW + 1] = written("cart", NOW + 1)[:3]
+    world.run(scorer, 1)
+    assert before > loki.flood and lines() == before + 10
+    assert loki.handed_out <= 4 * counting.FLOODED_LINES
 
 
 def test_what_is_learned_in_a_minute_is_bounded_however_its_lines_come() -> None:
