@@ -24,6 +24,7 @@ from ml.forest import Forest, fit_forest
 from ml.panel import Floats, panel_of
 from ml.signals import CHANNELS, HISTORY, HOURS
 from ml.wear import Usual, usual_of
+from ml.zones import UTC
 
 VOTES = (*CHANNELS, "forest")
 FOREST = len(CHANNELS)
@@ -65,6 +66,7 @@ class ServiceFit:
     days: float
     lines_a_day: float
     usual: Usual
+    zone: str
 
     @property
     def sound(self) -> bool:
@@ -78,7 +80,7 @@ class Shard:
     """Fitted services in order. ``params`` as ``signals.channels`` wants them, ``tails`` [S, V, knots], ``episodes`` [S, G].
 
     ``forest`` is shared by all services, None where there was too little to learn from. ``learning`` services have less
-    than two days or fewer than 50 lines a day.
+    than two days or fewer than 50 lines a day. ``zone`` is whose clocks the seasons go by.
     """
 
     services: tuple[str, ...]
@@ -91,6 +93,7 @@ class Shard:
     learning: NDArray[np.bool_]
     usual: Usual
     forest: Forest | None
+    zone: str = UTC
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +128,16 @@ class Episode:
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def vote_digits(params: fitting.Arrays, tails: Floats, frames: Sequence[Frame]) -> Floats:
+def vote_digits(params: fitting.Arrays, tails: Floats, frames: Sequence[Frame], zone: str) -> Floats:
     """Decades of each signal [T', S, C]."""
-    return calibration.digits(signals.channels(params, panel_of(frames)), tails)
+    return calibration.digits(signals.channels(params, panel_of(frames, zone)), tails)
 
 
-def fit_service(frame: Frame, vocabulary: Vocabulary) -> ServiceFit:
+def fit_service(frame: Frame, vocabulary: Vocabulary, zone: str = UTC) -> ServiceFit:
     """Season, spreads and tails of one service. Too few minutes are no error: the service then is *learning*."""
     if len(frame.counts) <= HISTORY + 1:
         frame = _padded(frame, HISTORY + 2 - len(frame.counts))
-    panel = panel_of([frame])
+    panel = panel_of([frame], zone)
     params, values = fitting.fit_panel(panel)
     known = frame.observed[HISTORY:]
     tails = _tails(values[known, 0])
@@ -153,6 +156,7 @@ def fit_service(frame: Frame, vocabulary: Vocabulary) -> ServiceFit:
         days,
         float(frame.counts.sum()) / max(days, 1e-3),
         usual_of(digits, known & (settles[HISTORY:] == 0), minutes),
+        zone,
     )
 
 
@@ -193,6 +197,7 @@ def join(fits: Sequence[ServiceFit], *, with_forest: bool = True, seed: int = 0)
         quiet | (days * 1440 < LEAST_MINUTES - HISTORY),
         Usual(np.concatenate([fit.usual.shares for fit in fits]), np.concatenate([fit.usual.furthest for fit in fits])),
         forest,
+        fits[0].zone,
     )
 
 
@@ -213,7 +218,7 @@ def score(shard: Shard, frames: Sequence[Frame]) -> Scores:
         raise ValueError(
             f"{HISTORY} minutes of history and at least one to score are needed, got {len(frames[0].counts)}"
         )
-    digits = vote_digits(shard.params, shard.tails[:, :FOREST], frames)
+    digits = vote_digits(shard.params, shard.tails[:, :FOREST], frames, shard.zone)
     votes = np.zeros(digits.shape[:2]) if shard.forest is None else _forest_values(shard.forest, digits)
     digits = _with_forest(digits, votes, shard.tails[:, FOREST])
     digits[:, shard.learning] *= np.isin(np.arange(len(VOTES)), NEW_ERRORS)

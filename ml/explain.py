@@ -77,7 +77,7 @@ def explain(
     signal = VOTES[int(np.argmax(votes))]
     told = VOTES[int(np.argmax(votes[:-1]))] if signal == "forest" else signal
     frame = frames[number].rows(row, HISTORY + row + 1)
-    subject = Subject(part_of(shard, [episode.service]).params, panel_of([frame]), frame, labels, texts)
+    subject = Subject(part_of(shard, [episode.service]).params, panel_of([frame], shard.zone), frame, labels, texts)
     shown = change(subject, told, new or {})
     moved = shown.templates
     quiet = tuple(name for name, digits in zip(VOTES, votes, strict=True) if digits < USUAL_DIGITS and name != "forest")

@@ -35,7 +35,7 @@ class Stretch:
 
 def stretch(fit: Mapping[str, NDArray[Any]], panel: Panel, signal: str) -> Stretch:
     """Of the last minute of one service's panel (with ``HISTORY`` before it) and of one of the signals of ``hours.py``."""
-    season = [hours.season(fit[name], panel.minutes) for name in ("hour_lines", "hour_calls")]
+    season = [hours.season(fit[name], panel) for name in ("hour_lines", "hour_calls")]
     sums = hours.hours(panel, HISTORY, *season)
     place, last = int(sums.place[-1]), int(panel.minutes[-1])
     if signal == "quiet":
@@ -56,6 +56,6 @@ def stretch(fit: Mapping[str, NDArray[Any]], panel: Panel, signal: str) -> Stret
 
 def _missing(fit: Mapping[str, NDArray[Any]], panel: Panel, sums: hours.Hours, began: int) -> list[tuple[int, float]]:
     seen = np.diff(sums.before["seen"][:, 0])[began:]
-    middles = hours.quarters_of(panel.minutes)[began:]
+    middles = hours.quarters_of(panel)[began:]
     lines = (expected(fit["rates"], middles) * seen[:, None]).sum(0) * (panel.kind != ERROR_SUM)
     return [(int(column), float(lines[column])) for column in np.argsort(-lines) if lines[column] > 0]

@@ -45,9 +45,9 @@ def fit_panel(panel: Panel) -> tuple[Arrays, Floats]:
         raise ValueError(f"one service is fitted at a time, there are {panel.services}")
     panel = by_columns(panel)
     seen = panel.observed[:, 0]
-    lines, minutes = seasonal.bucket_sums(panel.counts, panel.minutes, seen)
+    lines, minutes = seasonal.bucket_sums(panel.counts, panel.on_the_wall, seen)
     follows, spread = _followers(panel, lines.sum((0, 1)) / max(1.0, minutes.sum()))
-    rates = seasonal.expected_left_out(lines, minutes, panel.minutes, spread, follows)
+    rates = seasonal.expected_left_out(lines, minutes, panel.on_the_wall, spread, follows)
     rates *= panel.observed
     flow = signals.traffic(panel, rates, follows)
     fit: Arrays = {
@@ -233,12 +233,12 @@ def _fit_silence(fit: Arrays, out: Floats, panel: Panel) -> None:
 
 def _fit_durations(fit: Arrays, out: Floats, panel: Panel) -> None:
     logs = panel.took_log
-    weight, _seen = seasonal.bucket_sums(panel.took_lines, panel.minutes, panel.observed[:, 0])
-    summed, _ = seasonal.bucket_sums(panel.took_lines * logs, panel.minutes, panel.observed[:, 0])
+    weight, _seen = seasonal.bucket_sums(panel.took_lines, panel.on_the_wall, panel.observed[:, 0])
+    summed, _ = seasonal.bucket_sums(panel.took_lines * logs, panel.on_the_wall, panel.observed[:, 0])
     mean = summed.sum((0, 1)) / np.maximum(weight.sum((0, 1)), 1)
     base = (summed.sum(0) + TOOK_PRIOR_LINES * mean) / (weight.sum(0) + TOOK_PRIOR_LINES)
     fit["took_base"] = base.astype(np.float32)
-    excess_base = np.asfortranarray(seasonal.between_hours(fit["took_base"], panel.minutes))
+    excess_base = np.asfortranarray(seasonal.between_hours(fit["took_base"], panel.on_the_wall))
     shape = (len(TOOK_HORIZONS), logs.shape[1])
     for name in ("took_v0", "took_v1", "took_up"):
         fit[name] = np.ones(shape, np.float32)

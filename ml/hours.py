@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ml.panel import Floats, Panel
 from ml.quarters import QUARTER, REMEMBERED
 from ml.seasonal import expected
+from ml.zones import on_the_wall
 
 SPANS = (4, 12, 24)
 """Quarter hours before the one that is not over."""
@@ -75,15 +76,15 @@ def hours(panel: Panel, history: int, lines: Floats, calls: Floats) -> Hours:
     return Hours(place[history:], until, before)
 
 
-def quarters_of(minutes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The middle of each quarter hour that matters to these minutes, a day before and all of them [R]; minutes since 1970."""
-    first, last = int(minutes[0]) // QUARTER, int(minutes[-1]) // QUARTER
-    return np.arange(first - REMEMBERED + 1, last + 1) * QUARTER + QUARTER // 2
+def quarters_of(panel: Panel) -> NDArray[np.int64]:
+    """The middle of each quarter hour that matters to a panel's minutes, a day before and all of them [R], on the wall."""
+    first, last = int(panel.minutes[0]) // QUARTER, int(panel.minutes[-1]) // QUARTER
+    return on_the_wall(np.arange(first - REMEMBERED + 1, last + 1) * QUARTER + QUARTER // 2, panel.zone)
 
 
-def season(rates: Floats, minutes: NDArray[np.int64]) -> Floats:
+def season(rates: Floats, panel: Panel) -> Floats:
     """Rates a minute [R, S] out of logarithms by weekday class and hour [48, S]."""
-    return expected(rates, quarters_of(minutes))
+    return expected(rates, quarters_of(panel))
 
 
 def totals(panel: Panel) -> NDArray[np.float64]:

@@ -34,16 +34,16 @@ WINSOR = 0.995
 def fit_hours(panel: Panel, history: int) -> tuple[dict[str, NDArray], Floats]:
     """Parameters of the one service of ``panel``, and its three signals [T', 1, 3] with each day judged by the others."""
     wrote, seen = hours.totals(panel), panel.observed[:, 0]
-    lines, minutes = seasonal.bucket_sums(wrote, panel.minutes, seen)
-    calls, _ = seasonal.bucket_sums((wrote > 0).astype(np.float64), panel.minutes, seen)
+    lines, minutes = seasonal.bucket_sums(wrote, panel.on_the_wall, seen)
+    calls, _ = seasonal.bucket_sums((wrote > 0).astype(np.float64), panel.on_the_wall, seen)
     # Evidence is counted in calls: a clump of lines is one.
     clump = max(1.0, float(lines.sum() / max(1.0, calls.sum())))
     fit = {
         "hour_lines": log_lines(lines.sum(0), minutes.sum(0), clump),
         "hour_calls": log_calls(calls.sum(0), minutes.sum(0)),
     }
-    middles = hours.quarters_of(panel.minutes)
-    day = np.clip(middles // seasonal.DAY - panel.minutes[0] // seasonal.DAY, 0, len(lines) - 1)
+    middles = hours.quarters_of(panel)
+    day = np.clip(middles // seasonal.DAY - panel.on_the_wall[0] // seasonal.DAY, 0, len(lines) - 1)
     by_lines, by_calls = np.empty((len(middles), 1), np.float32), np.empty((len(middles), 1), np.float32)
     for number in range(len(lines)):
         rows, left = day == number, minutes.sum(0) - minutes[number]

@@ -114,10 +114,10 @@ class _Window:
 
 
 def _counts(subject: Subject, signal: str) -> Change:
-    """Of the window that shows it best."""
+    """Of the window that shows it best; what is so for a while is told of its own minutes."""
     panel, frame = subject.panel, subject.frame
-    best = max(_windows(subject, signal), key=lambda window: float(window.rank.max()))
-    minutes = SUSTAINED_MINUTES if signal == "sustained_up" else best.minutes
+    windows = [one for one in _windows(subject, signal) if signal != "sustained_up" or one.minutes == SUSTAINED_MINUTES]
+    best = max(windows, key=lambda window: float(window.rank.max()))
     moved = tuple(
         subject.moved(
             frame.templates[column],
@@ -130,8 +130,8 @@ def _counts(subject: Subject, signal: str) -> Change:
         if panel.kind[column] != ERROR_SUM and best.rank[column] > 0
     )
     lines = panel.kind != ERROR_SUM
-    observed = float(best.observed[lines].sum()) + _sum(panel.unknown[:, 0], minutes)
-    return Change(minutes, moved[:MOST_TEMPLATES], observed, float(best.expected[lines].sum()))
+    observed = float(best.observed[lines].sum()) + _sum(panel.unknown[:, 0], best.minutes)
+    return Change(best.minutes, moved[:MOST_TEMPLATES], observed, float(best.expected[lines].sum()))
 
 
 def _windows(subject: Subject, signal: str) -> Iterator[_Window]:
@@ -180,7 +180,7 @@ def _new_errors(subject: Subject, new: Mapping[str, float]) -> Change:
 def _durations(subject: Subject) -> Change:
     """Templates by how much longer their durations are; observed and expected milliseconds of the first one."""
     fit, panel, timed = subject.fit, subject.panel, subject.frame.timed
-    base = between_hours(fit["took_base"], panel.minutes)
+    base = between_hours(fit["took_base"], panel.on_the_wall)
     horizon = max(signals.TOOK_HORIZONS)
     excess, lines = signals.took_window(panel, base, horizon)
     number = signals.TOOK_HORIZONS.index(horizon)

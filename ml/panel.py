@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ml.features import Frame
 from ml.quarters import QUARTER, side_by_side
+from ml.zones import UTC, on_the_wall
 
 Floats = NDArray[np.floating[Any]]
 """Single precision where it is kept, half or double on the way there."""
@@ -30,6 +31,7 @@ class Panel:
     Of each timed template there are two columns, median and 95th percentile; after them one of all durations together.
     ``unknown``, ``fresh`` (error lines of fresh templates) and ``observed`` are [T, S]. ``earlier``
     [3, REMEMBERED, S] is the day before as in ``quarters.py``; its last quarter hour is that of the first minute.
+    ``zone`` is whose clocks the seasons go by.
     """
 
     minutes: NDArray[np.int64]
@@ -45,6 +47,12 @@ class Panel:
     fresh: Floats
     observed: NDArray[np.bool_]
     earlier: Floats
+    zone: str = UTC
+
+    @property
+    def on_the_wall(self) -> NDArray[np.int64]:
+        """The minutes by the clocks that the seasons go by [T]."""
+        return on_the_wall(self.minutes, self.zone)
 
     @property
     def services(self) -> int:
@@ -52,7 +60,7 @@ class Panel:
         return len(self.starts)
 
 
-def panel_of(frames: Sequence[Frame]) -> Panel:
+def panel_of(frames: Sequence[Frame], zone: str = UTC) -> Panel:
     """Frames of the same minutes side by side; raises ValueError where their minutes differ."""
     first = frames[0]
     for frame in frames:
@@ -86,6 +94,7 @@ def panel_of(frames: Sequence[Frame]) -> Panel:
         np.stack([frame.fresh_errors for frame in frames], axis=1),
         np.stack([frame.observed for frame in frames], axis=1),
         side_by_side([frame.earlier for frame in frames], first.start // QUARTER),
+        zone,
     )
 
 

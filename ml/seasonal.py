@@ -26,7 +26,7 @@ Minutes = NDArray[np.int64]
 
 
 def bucket_of(minutes: Minutes) -> NDArray[np.int64]:
-    """Weekday class and hour of each minute since 1970 (UTC): 0 to 47."""
+    """Weekday class and hour of each minute since 1970, by whose clocks ever: 0 to 47."""
     weekday = (minutes // DAY + 3) % 7
     return (weekday >= 5) * 24 + minutes % DAY // 60
 
@@ -34,7 +34,7 @@ def bucket_of(minutes: Minutes) -> NDArray[np.int64]:
 def bucket_sums(
     counts: Floats, minutes: Minutes, observed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Per day and bucket: lines [D, 48, K] and observed minutes [D, 48]. Minutes are consecutive."""
+    """Per day and bucket: lines [D, 48, K] and observed minutes [D, 48]. Minutes are consecutive, but where clocks are set."""
     hour = minutes // 60
     starts = np.flatnonzero(np.r_[True, hour[1:] != hour[:-1]])
     day = minutes // DAY - minutes[0] // DAY

@@ -19,6 +19,7 @@ from ml.forest import Forest
 from ml.hours import SPANS
 from ml.signals import CHANNELS, LAGS, TOOK_HORIZONS
 from ml.wear import BINS, Usual
+from ml.zones import UTC, check_zone
 
 SCHEMA = 2
 """Raised whenever signals, their order or the meaning of a parameter change: older files are refused, not guessed at."""
@@ -66,6 +67,7 @@ def to_arrays(shard: Shard) -> tuple[dict[str, NDArray], dict[str, Any]]:
         "schema": SCHEMA,
         "votes": list(VOTES),
         "services": list(shard.services),
+        "zone": shard.zone,
         "vocabularies": [
             {
                 "templates": list(v.templates),
@@ -89,8 +91,11 @@ def from_arrays(arrays: Mapping[str, NDArray], names: Mapping[str, Any]) -> Shar
             for v in names["vocabularies"]
         )
         services = tuple(names["services"])
+        zone = check_zone(names.get("zone", UTC))
     except (KeyError, TypeError) as error:
         raise BadShard(f"the model's names are incomplete: {error}") from None
+    except ValueError as error:
+        raise BadShard(f"the model's time zone: {error}") from None
     columns = tuple(len(v.templates) + 2 for v in vocabularies)
     took = [2 * len(v.timed) + 1 for v in vocabularies]
     sizes = {
@@ -123,6 +128,7 @@ def from_arrays(arrays: Mapping[str, NDArray], names: Mapping[str, Any]) -> Shar
             _checked(arrays, "usual_furthest", np.float32, (len(services), len(CHANNELS))),
         ),
         _forest(arrays),
+        zone,
     )
 
 

@@ -83,7 +83,7 @@ class Traffic:
 
 def expected_counts(fit: Params, panel: Panel) -> Floats:
     """Lines a minute by the season [T, K], nought where nobody looked."""
-    rates = expected(fit["rates"], panel.minutes)
+    rates = expected(fit["rates"], panel.on_the_wall)
     if not panel.observed.all():
         rates *= by_column(panel.observed, panel.owner)
     return rates
@@ -284,11 +284,11 @@ def channels(fit: Params, panel: Panel) -> Floats:
             if seen is not None:
                 spread *= seen
             np.maximum(out[:, :, 8], spread, out=out[:, :, 8])
-    base = between_hours(fit["took_base"], panel.minutes)
+    base = between_hours(fit["took_base"], panel.on_the_wall)
     for number, horizon in enumerate(TOOK_HORIZONS):
         z = took_z(*took_window(panel, base, horizon), fit["took_v0"][number], fit["took_v1"][number])
         np.maximum(out[:, :, 9], maxima(z / fit["took_up"][number], panel.took_starts), out=out[:, :, 9])
-    season = [hours.season(fit[name], panel.minutes) for name in ("hour_lines", "hour_calls")]
+    season = [hours.season(fit[name], panel) for name in ("hour_lines", "hour_calls")]
     out[:, :, HOURS] = hours.channels(hours.hours(panel, HISTORY, *season), fit)
     return out
 

@@ -32,6 +32,7 @@ from ml.tally_store import (
     with_ids,
     without,
 )
+from ml.zones import UTC
 from onecollector_resources.storage.objects import ObjectStore
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class TrainingPlan:
     ``merged`` resolves ids of templates that others have taken in, by service; ``set_aside`` are minutes of confirmed
     findings, which nothing is to be learned from, ``dismissed`` those of findings that are normal at ``budget`` findings a day
     and service. Services with fewer than ``learning_days`` observed days are learning: only new errors count there. Nothing
-    is learned of services that are ``left_out``.
+    is learned of services that are ``left_out``. Seasons go by the clocks of ``zone``.
     """
 
     tenant: str
@@ -65,6 +66,7 @@ class TrainingPlan:
     dismissed: Mapping[str, Ranges] = field(default_factory=dict)
     budget: Budget = DEFAULT_BUDGET
     left_out: frozenset[str] = frozenset()
+    zone: str = UTC
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -150,7 +152,7 @@ def fit_group(opener: Opener, plan: TrainingPlan, services: Sequence[str]) -> Fi
     unfit: list[str] = []
     minutes = 0
     for learnt in learnt_services(opener(), plan, services):
-        fit = fit_service(learnt.frame, learnt.vocabulary)
+        fit = fit_service(learnt.frame, learnt.vocabulary, plan.zone)
         if not fit.sound:
             unfit.append(fit.service)
             continue

@@ -198,6 +198,7 @@ def plan_of(
         {service: tuple(sorted(ranges)) for service, ranges in minutes["dismissed"].items()},
         budgets_of(settings.models.alert_budget, settings.models.services),
         OURS,
+        settings.models.time_zone,
     )
 
 
@@ -217,7 +218,7 @@ def evaluated(
     subjects = list(subjects_of(settings, store, plan, templates, facts))
     replay, verdicts, before, worn = None, [], None, ()
     if subjects:
-        fits = [fit_service(s.learnt.frame, s.learnt.vocabulary) for s in subjects]
+        fits = [fit_service(s.learnt.frame, s.learnt.vocabulary, plan.zone) for s in subjects]
         sibling = Detector([join(fits)], budget)
         replay = replayed(sibling, subjects)
         own = verdict_of(MODEL, sibling, subjects)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator
 
@@ -62,6 +63,10 @@ class ModelSettings(Section):
         le=47,
         description="Hours that a candidate scores live lines beside the model that serves, told to nobody, before it serves; 0: it serves at once.",
     )
+    time_zone: str = Field(
+        default="UTC",
+        description="Whose clocks the hours and weekends go by that a model learns, such as `Europe/Berlin`: people's, where they are set twice a year.",
+    )
     keep: int = Field(default=14, ge=2, description="Models kept beside those that serve.")
     webhook_url: str | None = Field(
         default=None, description="Where findings are posted as JSON: `https://host/path`; empty: nowhere."
@@ -80,6 +85,15 @@ class ModelSettings(Section):
         default_factory=dict,
         description="Services whose lines need masks or a threshold of their own, or that may have more or fewer findings, by name.",
     )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"expected a time zone such as Europe/Berlin or UTC, found {value!r}") from None
+        return value
 
     @field_validator("webhook_url")
     @classmethod

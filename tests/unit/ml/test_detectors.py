@@ -15,6 +15,8 @@ from ml.evaluation.harness import Case, case_of
 from ml.evaluation.services import make_service
 from ml.explain import explain
 from ml.features import Vocabulary, choose_vocabulary, frame_of
+from ml.moved_templates import Subject, change
+from ml.panel import panel_of
 from ml.shard_arrays import BadShard, from_arrays, to_arrays
 from ml.signals import HISTORY
 
@@ -87,6 +89,15 @@ def test_an_explanation_says_what_the_counts_say(
         assert told.query == f'{{service_name="service-0"}} |> "template {told.templates[0].template} of <_>"'
         assert told.signal not in told.unchanged
         assert told.as_json()["templates"][0]["observed"] == told.templates[0].observed
+
+
+def test_what_goes_on_for_a_while_is_told_with_the_lines_of_that_while(case: Case, shard: detectors.Shard) -> None:
+    row = HISTORY + 505
+    panel = panel_of([case.test.rows(row - HISTORY, row + 1)])
+    subject = Subject(shard.params, panel, case.test.rows(row - HISTORY, row + 1), {}, {})
+    told = change(subject, "sustained_up", {})
+    assert told.minutes == 10
+    assert told.observed == case.test.counts[row - 9 : row + 1].sum() + case.test.unknown[row - 9 : row + 1].sum()
 
 
 def test_an_explanation_of_a_new_error_names_it(
