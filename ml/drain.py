@@ -110,12 +110,19 @@ class Drain:
                 del self.buckets[key]
 
     def assign(
-        self, bucket: Bucket, rows: Rows, budget: list[int], merged: Callable[[int, Sequence[int]], None]
+        self,
+        bucket: Bucket,
+        rows: Rows,
+        found: np.ndarray[Any, Any],
+        budget: list[int],
+        merged: Callable[[int, Sequence[int]], None],
     ) -> np.ndarray[Any, Any]:
-        """The template of each row, NOBODY where ``budget[0]``, the texts that may still be learned, is used up."""
+        """The template of each row, NOBODY where ``budget[0]``, the texts that may still be learned, is used up.
+
+        ``found`` is what the bucket matches as it is.
+        """
         import numpy as np
 
-        found = bucket.match(rows.numbers)
         for row in np.flatnonzero(found < 0).tolist():
             if found[row] >= 0:
                 continue

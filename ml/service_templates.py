@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,8 @@ class ServiceTemplates:
         """Templates forgotten since the beginning."""
         self.cache: dict[int, int] = {}
         """From a text's hash to its template's number, which may be swallowed or forgotten: ask ``living``."""
+        self.lasting: Set[str] = frozenset()
+        """Ids of templates that are never forgotten. Beside them there is room for half of ``bounds.templates`` at least."""
         self._drain = Drain(self._create, evidence)
         self._next_number = next_number
         self._root: dict[int, int] = {}
@@ -117,21 +119,29 @@ class ServiceTemplates:
         order = np.argsort(kind, kind="stable")
         begins = np.flatnonzero(np.diff(kind[order], prepend=-1))
         sizes = np.diff(begins, append=len(order))
+        groups: list[tuple[np.ndarray[Any, Any], str, int]] = []
         # A flood is mostly of one kind; the few of other kinds come first, so that it does not use up their share.
         for group in np.argsort(sizes, kind="stable").tolist():
             at = order[begins[group] : begins[group] + sizes[group]]
-            one = int(kind[at[0]])
-            some, length = rows[at], one % (self.bounds.tokens + 1)
-            self._shape = tokens.shapes[one // (self.bounds.tokens + 1)]
-            if budget[0] <= 0 and not self._drain.has(self._shape, length):
+            shape, length = divmod(int(kind[at[0]]), self.bounds.tokens + 1)
+            groups.append((at, tokens.shapes[shape], length))
+        # What has lines here is not forgotten for what comes with it.
+        for at, shape, length in groups:
+            if self._drain.has(shape, length):
+                found[at] = self._drain.bucket(shape, length).match(tokens.matrix(rows[at], length))
+        self.touch(np.unique(found[found >= 0]).tolist(), self._call)
+        for at, shape, length in groups:
+            if budget[0] <= 0 and not self._drain.has(shape, length):
                 # There may be as many kinds as lines.
                 continue
+            some, self._shape = rows[at], shape
             texts = Rows(
                 tokens.matrix(some, length),
                 words=lambda row, some=some: tokens.words_of(some[row]),
                 text=lambda row, some=some: tokens.texts[int(some[row])],
             )
-            found[at] = self._drain.assign(self._drain.bucket(self._shape, length), texts, budget, self._merge)
+            bucket = self._drain.bucket(shape, length)
+            found[at] = self._drain.assign(bucket, texts, found[at], budget, self._merge)
         # A text may have joined a template that was swallowed later on.
         numbers, where = np.unique(found, return_inverse=True)
         found = np.array([self.living(number) for number in numbers.tolist()], np.int64)[where]
@@ -140,7 +150,8 @@ class ServiceTemplates:
         return found, most - budget[0]
 
     def _create(self, text: str) -> int | None:
-        if len(self.templates) >= self.bounds.templates and not self._evict():
+        most = max(self.bounds.templates, len(self.lasting) + self.bounds.templates // 2)
+        if len(self.templates) >= most and not self._evict():
             return None
         identity = id_of(text)
         # The text of a template that others swallowed founds one again: it is itself.
@@ -155,7 +166,11 @@ class ServiceTemplates:
 
     def _evict(self) -> bool:
         """Forget a twentieth of the templates, those not seen for longest; whether any could be."""
-        idle = sorted((used, number) for number, used in self._used.items() if used != self._call)
+        idle = sorted(
+            (used, number)
+            for number, used in self._used.items()
+            if used != self._call and self.templates[number].id not in self.lasting
+        )
         gone = {number for _, number in idle[: max(1, self.bounds.templates // 20)]}
         for number in gone:
             del self.templates[number], self._used[number]

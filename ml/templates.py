@@ -132,9 +132,7 @@ class TemplateMiner:
         overflow = int(len(known) > 0 and known[0] < 0)
         index = (where - overflow)[pair_of]
         owners = of_pair[first[overflow:]]
-        by_owner = np.argsort(owners, kind="stable")
-        for begin, end in pairwise([*np.flatnonzero(np.diff(owners[by_owner], prepend=-1)).tolist(), len(owners)]):
-            services[owners[by_owner[begin]]].touch(known[overflow:][by_owner[begin:end]].tolist(), self._calls)
+        self._touch(known[overflow:], owners, services)
         templates = [
             (names[s], services[s].templates[number])
             for s, number in zip(owners.tolist(), known[overflow:].tolist(), strict=True)
@@ -144,6 +142,17 @@ class TemplateMiner:
         return Mined(
             index, templates, counts[1:], Tally(len(index), len(keys), sum(looked_at), int(counts[0]), evicted, cut)
         )
+
+    def _touch(
+        self, numbers: np.ndarray[Any, Any], owners: np.ndarray[Any, Any], services: list[ServiceTemplates]
+    ) -> None:
+        """These templates, each with its service, have lines now; those below 0 are none."""
+        import numpy as np
+
+        by_owner = np.argsort(owners, kind="stable")
+        for begin, end in pairwise([*np.flatnonzero(np.diff(owners[by_owner], prepend=-1)).tolist(), len(owners)]):
+            own = numbers[by_owner[begin:end]]
+            services[owners[by_owner[begin]]].touch(own[own >= 0].tolist(), self._calls)
 
     def _learn(
         self,
@@ -165,6 +174,8 @@ class TemplateMiner:
         unseen = np.flatnonzero(numbers < 0)
         if not len(unseen):
             return looked_at
+        # What has lines here is not forgotten for what is new beside it.
+        self._touch(numbers, of_pair, services)
         wanted, row = np.unique(text_code[unseen], return_inverse=True)
         tokens = tokenized(texts.gather(wanted), self.bounds.tokens)
         by_service = np.argsort(of_pair[unseen], kind="stable")
@@ -173,7 +184,6 @@ class TemplateMiner:
             at = by_service[begin:end]
             pairs = unseen[at]
             owner = int(owners[begin])
-            services[owner].touch((), self._calls)
             numbers[pairs], looked_at[owner] = services[owner].learn(
                 tokens, row[at], [keys[pair] for pair in pairs.tolist()], left[owner]
             )

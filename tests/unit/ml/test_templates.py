@@ -235,6 +235,24 @@ def test_the_templates_that_were_not_seen_for_longest_are_forgotten_first() -> N
     assert mine(["beta"], miner).ids() == [id_of("beta")]
 
 
+def test_what_has_lines_is_not_forgotten_for_what_comes_with_it() -> None:
+    miner = TemplateMiner(Bounds(templates=4), tuning={"web": Tuning(evidence=1)})
+    before = mine(["user ann logged in", "user bob logged in", "alpha", "beta", "gamma"], miner).ids()[1:]
+    assert OVERFLOW not in before
+    batch = mine(["user jan logged in", "alpha", "beta", "gamma", "delta", "epsilon two"], miner).ids()
+    assert batch == [*before, OVERFLOW, OVERFLOW]
+
+
+def test_what_lasts_is_never_forgotten_and_there_is_room_for_others() -> None:
+    miner = TemplateMiner(Bounds(templates=4))
+    ids = mine(["alpha", "beta", "gamma", "delta"], miner).ids()
+    miner.service("web").lasting = frozenset(ids)
+    for number in range(50):
+        assert mine([f"x{'abcdefghij'[number // 10]}{'klmnopqrst'[number % 10]}"], miner).ids() != [OVERFLOW]
+    known = {template.id for template in miner.service("web").templates.values()}
+    assert known >= set(ids) and len(known) <= 6
+
+
 def test_many_lines_take_little_time() -> None:
     # Ten times what it takes on a slow machine; the benchmark has the figure.
     lines = pl.Series([line for line, _ in lines_of("cluster", 2_000)] * 50)
