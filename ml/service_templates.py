@@ -68,6 +68,8 @@ class ServiceTemplates:
         self._used: dict[int, int] = {}
         self._call = 0
         self._shape = ""
+        self._full = False
+        """Nothing can be forgotten any more in the call of ``learn`` that is at work."""
 
     def current(self, template_id: str) -> str:
         """The id of what a template has become part of; itself where it has not."""
@@ -114,6 +116,7 @@ class ServiceTemplates:
         import numpy as np
 
         budget = [most]
+        self._full = False
         found = np.full(len(rows), NOBODY, np.int64)
         kind = tokens.shape[rows] * (self.bounds.tokens + 1) + tokens.lengths[rows]
         order = np.argsort(kind, kind="stable")
@@ -131,7 +134,7 @@ class ServiceTemplates:
                 found[at] = self._drain.bucket(shape, length).match(tokens.matrix(rows[at], length))
         self.touch(np.unique(found[found >= 0]).tolist(), self._call)
         for at, shape, length in groups:
-            if budget[0] <= 0 and not self._drain.has(shape, length):
+            if not self._drain.has(shape, length) and not (budget[0] > 0 and self._has_room()):
                 # There may be as many kinds as lines.
                 continue
             some, self._shape = rows[at], shape
@@ -140,8 +143,7 @@ class ServiceTemplates:
                 words=lambda row, some=some: tokens.words_of(some[row]),
                 text=lambda row, some=some: tokens.texts[int(some[row])],
             )
-            bucket = self._drain.bucket(shape, length)
-            found[at] = self._drain.assign(bucket, texts, found[at], budget, self._merge)
+            found[at] = self._drain.assign((shape, length), texts, found[at], budget, self._merge)
         # A text may have joined a template that was swallowed later on.
         numbers, where = np.unique(found, return_inverse=True)
         found = np.array([self.living(number) for number in numbers.tolist()], np.int64)[where]
@@ -150,8 +152,7 @@ class ServiceTemplates:
         return found, most - budget[0]
 
     def _create(self, text: str) -> int | None:
-        most = max(self.bounds.templates, len(self.lasting) + self.bounds.templates // 2)
-        if len(self.templates) >= most and not self._evict():
+        if not self._has_room():
             return None
         identity = id_of(text)
         # The text of a template that others swallowed founds one again: it is itself.
@@ -164,6 +165,14 @@ class ServiceTemplates:
         self._used[number] = self._call
         return number
 
+    def _has_room(self) -> bool:
+        """Whether there may be one more template, in the place of others where it must be."""
+        if len(self.templates) < max(self.bounds.templates, len(self.lasting) + self.bounds.templates // 2):
+            return True
+        # What was seen in this call stays: where nothing could be forgotten, asking again is in vain.
+        self._full = self._full or not self._evict()
+        return not self._full
+
     def _evict(self) -> bool:
         """Forget a twentieth of the templates, those not seen for longest; whether any could be."""
         idle = sorted(
@@ -171,12 +180,14 @@ class ServiceTemplates:
             for number, used in self._used.items()
             if used != self._call and self.templates[number].id not in self.lasting
         )
+        if not idle:
+            return False
         gone = {number for _, number in idle[: max(1, self.bounds.templates // 20)]}
         for number in gone:
             del self.templates[number], self._used[number]
         self._drain.forget(gone)
         self.evicted += len(gone)
-        return bool(gone)
+        return True
 
     def _merge(self, number: int, swallowed: Sequence[int]) -> None:
         for other in swallowed:
