@@ -73,9 +73,7 @@ class ServiceTemplates:
 
     def current(self, template_id: str) -> str:
         """The id of what a template has become part of; itself where it has not."""
-        while template_id in self.merged_into:
-            template_id = self.merged_into[template_id]
-        return template_id
+        return followed(template_id, self.merged_into)
 
     def restore(
         self, templates: Sequence[Template], merged_into: Mapping[str, str], last_seen: Sequence[int] = ()
@@ -93,7 +91,8 @@ class ServiceTemplates:
             kinds = np.array([kind_of(word) for word in words], np.uint8)
             bucket = self._drain.bucket(template.shape, len(words))
             bucket.add(number, numbers_of(pl.Series(words, dtype=pl.String)), kinds, template.tokens)
-        self.merged_into.update(merged_into)
+        alive = {template.id for template in templates}
+        self.merged_into.update((id_, into) for id_, into in merged_into.items() if id_ not in alive)
 
     def living(self, number: int) -> int:
         """The number of the template that this one is, or has become part of; NOBODY where it was forgotten."""
@@ -212,6 +211,15 @@ class ServiceTemplates:
         for _, number, tokens in self._drain.tokens():
             if self.templates[number].tokens != tokens:
                 self.templates[number] = replace(self.templates[number], tokens=tokens)
+
+
+def followed(template_id: str, merged_into: Mapping[str, str]) -> str:
+    """What a template became part of, and that one, and so on; a chain that leads back into itself ends where it does."""
+    passed = set[str]()
+    while template_id in merged_into and template_id not in passed:
+        passed.add(template_id)
+        template_id = merged_into[template_id]
+    return template_id
 
 
 def id_of(text: str) -> str:
