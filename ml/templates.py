@@ -15,7 +15,7 @@ from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ml.drain import EVIDENCE
-from ml.masking import lightly_masked, masked, settled, without_escapes
+from ml.masking import lightly_masked, masked, masked_by_own, matching, may_match_inside, settled, without_escapes
 from ml.service_templates import Bounds, ServiceTemplates, Template
 from ml.structured import candidates, shaped
 from ml.tokens import SHAPE, tokenized
@@ -253,7 +253,31 @@ def _texts(lines: pl.Series, light: bool, masks: tuple[str, ...]) -> tuple[pl.Se
     pairs = [shaped(text) for text in texts.to_list()]
     sentences = settled(masked(pl.Series([pair.message for pair in pairs], dtype=pl.String), masks))
     shapes = pl.Series([SHAPE + pair.shape if pair.shape else "" for pair in pairs], dtype=pl.String)
-    return sentences + shapes, code
+    if not masks:
+        return sentences + shapes, code
+    return _with_own_masks(lines, masks, sentences, shapes, code)
+
+
+def _with_own_masks(
+    lines: pl.Series, masks: tuple[str, ...], sentences: pl.Series, shapes: pl.Series, code: np.ndarray[Any, Any]
+) -> tuple[pl.Series, np.ndarray[Any, Any]]:
+    """Texts of structured lines and which each line has, where masks may match digits: they see sentences as they were written.
+
+    ``sentences`` and ``shapes`` are of the lines' texts after digits were masked, ``code`` says which each line has.
+    """
+    import numpy as np
+    import polars as pl
+
+    rows = np.flatnonzero(may_match_inside(lines, masks).to_numpy())
+    written = [shaped(line) for line in lines.gather(rows).to_list()]
+    messages = pl.Series([one.message for one in written], dtype=pl.String)
+    alike = pl.Series([bool(one.shape) for one in written], dtype=pl.Boolean) == (shapes.gather(code[rows]) != "")
+    here = np.flatnonzero((matching(messages, masks) & alike).to_numpy())
+    own, of_row = _distinct(settled(masked_by_own(messages.gather(here), masks)) + shapes.gather(code[rows[here]]))
+    code = code.copy()
+    code[rows[here]] = len(sentences) + of_row
+    used, code = np.unique(code, return_inverse=True)
+    return pl.concat([sentences + shapes, own]).gather(used), code
 
 
 def _distinct(texts: pl.Series) -> tuple[pl.Series, np.ndarray[Any, Any]]:

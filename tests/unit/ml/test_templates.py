@@ -96,6 +96,40 @@ def test_a_service_can_have_masks_and_a_threshold_of_its_own() -> None:
     assert texts(eager) == ["job <*> ended"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "picked COLOUR for tenant-blue",
+        '{"level":"info","msg":"picked COLOUR for tenant-blue"}',
+        '{"msg":"picked COLOUR for tenant-blue","n":12,"COLOUR":1}',
+        'level=info msg="picked COLOUR for tenant-blue" n=12',
+        'n=12 was "odd" and picked COLOUR for tenant-blue',
+        '{"cut":"picked COLOUR for tenant-blue',
+    ],
+)
+def test_masks_of_its_own_hold_in_every_form_of_line(line: str) -> None:
+    tuning = {"web": Tuning(masks=("[A-Z]{2}[0-9]{2} (red|blue|green)", "tenant-[a-z]+", "[0-9]{2,}"))}
+    lines = pl.Series([line.replace("COLOUR", f"AB{n} {c}", 1) for n in (12, 34) for c in ("red", "blue", "green")])
+    mined = TemplateMiner(tuning=tuning).mine(lines, "web")
+    (text,) = texts(mined)
+    assert "picked <V> for <V>" in text and mined.lines.sum() == len(lines)
+    both = TemplateMiner(tuning=tuning).mine(pl.concat([lines, lines]), pl.Series(["web"] * 6 + ["db"] * 6))
+    assert both.ids()[:6] == mined.ids() and both.ids()[6:] == TemplateMiner().mine(lines, "db").ids()
+
+
+def test_a_mask_of_the_whole_sentence_holds_inside_of_a_structured_line() -> None:
+    tuning = {"web": Tuning(masks=('^job "[a-z]+ [0-9]+" .*$',))}
+    lines = [f'{{"msg":"job \\"{name} 7\\" ran","n":{n}}}' for n, name in enumerate(("ann", "bob", "carl"))]
+    assert texts(mine(lines, TemplateMiner(tuning=tuning))) == ["<V> {msg,n}"]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_masks_of_its_own_that_match_nothing_change_nothing(system: str) -> None:
+    lines = [line for line, _ in lines_of(system, 300)]
+    tuned = TemplateMiner(tuning={"web": Tuning(masks=("never [0-9] seen",))})
+    assert mine(lines, tuned).ids() == mine(lines).ids()
+
+
 # The same lines, the same templates.
 
 ANY_SYSTEM = st.sampled_from(sorted(SYSTEMS))
