@@ -110,19 +110,27 @@ class Drain:
                 del self.buckets[key]
 
     def assign(
-        self, bucket: Bucket, rows: Rows, budget: list[int], merged: Callable[[int, Sequence[int]], None]
+        self,
+        kind: tuple[str, int],
+        rows: Rows,
+        found: np.ndarray[Any, Any],
+        budget: list[int],
+        merged: Callable[[int, Sequence[int]], None],
     ) -> np.ndarray[Any, Any]:
-        """The template of each row, NOBODY where ``budget[0]``, the texts that may still be learned, is used up."""
+        """The template of each row, NOBODY where ``budget[0]``, the texts that may still be learned, is used up.
+
+        ``kind`` are the shape and length of all rows, ``found`` is what is known of them.
+        """
         import numpy as np
 
-        found = bucket.match(rows.numbers)
+        bucket = self.bucket(*kind)
         for row in np.flatnonzero(found < 0).tolist():
             if found[row] >= 0:
                 continue
             if budget[0] <= 0:
                 break
             budget[0] -= 1
-            grown = self._learn(bucket, rows.numbers[row], rows.words(row), rows.text(row))
+            grown = self._learn(kind, bucket, rows.numbers[row], rows.words(row), rows.text(row))
             if grown is None:
                 break
             found[row] = grown.number
@@ -132,7 +140,9 @@ class Drain:
                 bucket.match_again(rows.numbers, found, row + 1, grown.number, grown.swallowed)
         return found
 
-    def _learn(self, bucket: Bucket, numbers: np.ndarray[Any, Any], words: list[str], text: str) -> Grown | None:
+    def _learn(
+        self, kind: tuple[str, int], bucket: Bucket, numbers: np.ndarray[Any, Any], words: list[str], text: str
+    ) -> Grown | None:
         """Take in a text that no template covers."""
         import numpy as np
 
@@ -145,6 +155,8 @@ class Drain:
         if number is None:
             return None
         bucket.add(number, numbers, kinds, tuple(words))
+        # To make room, all others of the bucket may have been forgotten, and it with them.
+        self.buckets[kind] = bucket
         return Grown(number)
 
     def _evidence(

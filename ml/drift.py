@@ -7,8 +7,8 @@ budget, and a stricter threshold on everything but errors while the service sett
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +28,8 @@ SETTLING_MINUTES = 20
 FEW = 2_000
 """Rows up to which a loop is faster than sorting."""
 FORGET_MINUTES = 60 * 1440
+MOST_STRANGERS = 4_000
+"""Templates beside a vocabulary's that are remembered of a service: twice as many as its miner knows at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,20 @@ def freshness(
     newest = int(minutes.max())
     kept = {name: at for name, at in last.items() if newest - at < FORGET_MINUTES}
     return fresh, Sightings({name: appeared[name] for name in kept}, kept)
+
+
+def bounded(seen: Sightings, minute: int, *lasting: Collection[str]) -> Sightings:
+    """Of more than ``MOST_STRANGERS`` beside the ``lasting`` ones, those that were seen last, and none that would be fresh in
+    this ``minute`` anyway: a service whose templates are ever new ones is not remembered without end.
+    """
+    if len(seen.last) <= MOST_STRANGERS + sum(map(len, lasting)):
+        return seen
+    known = {name for names in lasting for name in names}
+    strangers = [name for name, at in seen.last.items() if name not in known and minute - at <= RETURN_MINUTES]
+    strangers.sort(key=seen.last.__getitem__)
+    kept = known.union(strangers[-MOST_STRANGERS:])
+    last = {name: at for name, at in seen.last.items() if name in kept}
+    return replace(seen, appeared={name: seen.appeared[name] for name in last if name in seen.appeared}, last=last)
 
 
 @dataclass(frozen=True, slots=True)

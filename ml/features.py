@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.drift import FEW, OVERFLOW, Named, Sightings, coded, freshness
+from ml.drift import FEW, MOST_STRANGERS, OVERFLOW, Named, Sightings, bounded, coded, freshness
 from ml.quarters import Quarters
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ _MS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "s": 1e3, "sec": 1e3, "secs": 1e3, "
 class Vocabulary:
     """The columns of a service's matrices: templates by falling number of lines, those of error level, those with durations.
 
-    ``rest`` are known too and share the last column; a template that is in neither is new to the model.
+    ``rest`` are known too and share the last column, up to ``MOST_STRANGERS``; a template that is in neither is new to the
+    model.
     """
 
     templates: tuple[str, ...]
@@ -215,18 +216,18 @@ def choose_vocabulary(table: pl.DataFrame, limit: int = LIVE_TEMPLATES) -> Vocab
         .with_columns((pl.col("errors") * 2 >= pl.col("lines")).alias("is_error"))
         .sort(["lines", "template"], descending=[True, False])
     )
-    kept = totals
+    kept, others = totals, totals.clear()
     if len(totals) > limit:
         half = limit // 2
         first = totals.head(limit - half)
         rest = totals.tail(len(totals) - len(first)).sort("is_error", descending=True, maintain_order=True)
-        kept = pl.concat([first, rest.head(half)])
+        kept, others = pl.concat([first, rest.head(half)]), rest.slice(half, MOST_STRANGERS)
     timed = totals.filter(pl.col("took_lines") * 2 >= pl.col("lines")).head(TIMED_TEMPLATES)
     return Vocabulary(
         tuple(kept["template"]),
-        frozenset(totals.filter("is_error")["template"]),
+        frozenset(pl.concat([kept, others]).filter("is_error")["template"]),
         tuple(timed["template"]),
-        frozenset(totals["template"]) - frozenset(kept["template"]),
+        frozenset(others["template"]),
     )
 
 
@@ -295,6 +296,7 @@ def _frame(
     counts = np.zeros((rows, other + 1), np.float32)
     np.add.at(counts.reshape(-1), (minute * (other + 1) + column)[~unknown], lines[~unknown])
     fresh, seen = freshness(tally.minute, names, start, sightings)
+    seen = bounded(seen, start + rows - 1, vocabulary.templates, vocabulary.rest)
     is_error = tally.errors * 2 >= np.maximum(lines, 1)
 
     def total(weights: NDArray[Any]) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml.detectors import Scores, Shard, score
-from ml.drift import Sightings, freshness
+from ml.drift import Sightings, bounded, freshness
 from ml.features import Frame, Minute, Vocabulary, advanced, frame_of
 from ml.minute_tally import MinuteTally
 from ml.quarters import Quarters
@@ -205,7 +205,10 @@ class LiveWindow:
         for key, part in pl.concat([one.tally.table for one in minutes]).partition_by("service", as_dict=True).items():
             service = str(key[0])
             seen = self.before.get(service, Sightings())
-            yield service, freshness(part["minute"].to_numpy(), part["template"].to_list(), start, seen)[1]
+            now = freshness(part["minute"].to_numpy(), part["template"].to_list(), start, seen)[1]
+            fitted = self._fitted.get(service)
+            lasting = (fitted.vocabulary.templates, fitted.vocabulary.rest) if fitted else ()
+            yield service, bounded(now, minutes[-1].minute, *lasting)
 
     def _quarters_through(self, minutes: Sequence[KeptMinute], start: int) -> dict[str, Quarters]:
         """The day before and up to the end of these minutes, of every service whose sightings are kept."""

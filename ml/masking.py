@@ -7,6 +7,7 @@ engines (no look-around, ASCII classes: Unicode ones are slow in polars); the fi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,9 @@ _ASSIGNED = r"=[A-Za-z_][^\s,;()\[\]{}\"'=]*"
 _RUN = rf"{VALUE}(?:[,;#|/:] ?{VALUE})+|{VALUE}(?: {VALUE}){{7,}}"
 """Values with something between them, or eight in a row: a list, however many it has. Fewer are columns."""
 
+_OWN = "\ue000"
+"""Stands for a value while digits are masked: of private use, so hardly in a line, and no part of a word."""
+
 _LIGHT = rf"[{_WORD}]*[0-9][{_WORD}.:/@+-]*"
 """For lines with structure: it leaves quotes, braces and equals signs where they are."""
 
@@ -63,7 +67,35 @@ def without_escapes(lines: pl.Series) -> pl.Series:
 
 def masked(lines: pl.Series, masks: Sequence[str] = ()) -> pl.Series:
     """Lines with ``<V>`` for each value. ``masks`` are expressions of the service's own; they come first."""
-    return lines.str.replace_all("|".join([*(f"(?:{mask})" for mask in masks), MASK]), VALUE)
+    return lines.str.replace_all("|".join([*_branches(masks), MASK]), VALUE)
+
+
+def masked_by_own(messages: pl.Series, masks: Sequence[str]) -> pl.Series:
+    """Sentences of structured lines, as they were written, with ``<V>`` for what the service's own ``masks`` match, and then
+    for all that ``masked`` finds once digits are masked.
+    """
+    marked = messages.str.replace_all("|".join(_branches(masks)), _OWN)
+    return masked(lightly_masked(marked), masks).str.replace_all(_OWN, VALUE, literal=True)
+
+
+def matching(lines: pl.Series, masks: Sequence[str]) -> pl.Series:
+    """In which lines any of the ``masks`` matches, as booleans."""
+    return lines.str.contains("|".join(_branches(masks)))
+
+
+def may_match_inside(lines: pl.Series, masks: Sequence[str]) -> pl.Series:
+    """In which structured lines any of the ``masks`` may match the sentence, as booleans: more than where it does."""
+    import polars as pl
+
+    if any(re.search(r'[\^$"\\]', mask) for mask in masks):
+        # A sentence begins, ends and quotes elsewhere than its line.
+        return pl.repeat(True, len(lines), dtype=pl.Boolean, eager=True)
+    return matching(lines, masks)
+
+
+def _branches(masks: Sequence[str]) -> list[str]:
+    """Each mask as a branch of an alternation."""
+    return [f"(?:{mask})" for mask in masks]
 
 
 def lightly_masked(lines: pl.Series) -> pl.Series:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -60,18 +60,20 @@ class ServiceTemplates:
         """Templates forgotten since the beginning."""
         self.cache: dict[int, int] = {}
         """From a text's hash to its template's number, which may be swallowed or forgotten: ask ``living``."""
+        self.lasting: Set[str] = frozenset()
+        """Ids of templates that are never forgotten. Beside them there is room for half of ``bounds.templates`` at least."""
         self._drain = Drain(self._create, evidence)
         self._next_number = next_number
         self._root: dict[int, int] = {}
         self._used: dict[int, int] = {}
         self._call = 0
         self._shape = ""
+        self._full = False
+        """Nothing can be forgotten any more in the call of ``learn`` that is at work."""
 
     def current(self, template_id: str) -> str:
         """The id of what a template has become part of; itself where it has not."""
-        while template_id in self.merged_into:
-            template_id = self.merged_into[template_id]
-        return template_id
+        return followed(template_id, self.merged_into)
 
     def restore(
         self, templates: Sequence[Template], merged_into: Mapping[str, str], last_seen: Sequence[int] = ()
@@ -89,7 +91,8 @@ class ServiceTemplates:
             kinds = np.array([kind_of(word) for word in words], np.uint8)
             bucket = self._drain.bucket(template.shape, len(words))
             bucket.add(number, numbers_of(pl.Series(words, dtype=pl.String)), kinds, template.tokens)
-        self.merged_into.update(merged_into)
+        alive = {template.id for template in templates}
+        self.merged_into.update((id_, into) for id_, into in merged_into.items() if id_ not in alive)
 
     def living(self, number: int) -> int:
         """The number of the template that this one is, or has become part of; NOBODY where it was forgotten."""
@@ -112,26 +115,34 @@ class ServiceTemplates:
         import numpy as np
 
         budget = [most]
+        self._full = False
         found = np.full(len(rows), NOBODY, np.int64)
         kind = tokens.shape[rows] * (self.bounds.tokens + 1) + tokens.lengths[rows]
         order = np.argsort(kind, kind="stable")
         begins = np.flatnonzero(np.diff(kind[order], prepend=-1))
         sizes = np.diff(begins, append=len(order))
+        groups: list[tuple[np.ndarray[Any, Any], str, int]] = []
         # A flood is mostly of one kind; the few of other kinds come first, so that it does not use up their share.
         for group in np.argsort(sizes, kind="stable").tolist():
             at = order[begins[group] : begins[group] + sizes[group]]
-            one = int(kind[at[0]])
-            some, length = rows[at], one % (self.bounds.tokens + 1)
-            self._shape = tokens.shapes[one // (self.bounds.tokens + 1)]
-            if budget[0] <= 0 and not self._drain.has(self._shape, length):
+            shape, length = divmod(int(kind[at[0]]), self.bounds.tokens + 1)
+            groups.append((at, tokens.shapes[shape], length))
+        # What has lines here is not forgotten for what comes with it.
+        for at, shape, length in groups:
+            if self._drain.has(shape, length):
+                found[at] = self._drain.bucket(shape, length).match(tokens.matrix(rows[at], length))
+        self.touch(np.unique(found[found >= 0]).tolist(), self._call)
+        for at, shape, length in groups:
+            if not self._drain.has(shape, length) and not (budget[0] > 0 and self._has_room()):
                 # There may be as many kinds as lines.
                 continue
+            some, self._shape = rows[at], shape
             texts = Rows(
                 tokens.matrix(some, length),
                 words=lambda row, some=some: tokens.words_of(some[row]),
                 text=lambda row, some=some: tokens.texts[int(some[row])],
             )
-            found[at] = self._drain.assign(self._drain.bucket(self._shape, length), texts, budget, self._merge)
+            found[at] = self._drain.assign((shape, length), texts, found[at], budget, self._merge)
         # A text may have joined a template that was swallowed later on.
         numbers, where = np.unique(found, return_inverse=True)
         found = np.array([self.living(number) for number in numbers.tolist()], np.int64)[where]
@@ -140,7 +151,7 @@ class ServiceTemplates:
         return found, most - budget[0]
 
     def _create(self, text: str) -> int | None:
-        if len(self.templates) >= self.bounds.templates and not self._evict():
+        if not self._has_room():
             return None
         identity = id_of(text)
         # The text of a template that others swallowed founds one again: it is itself.
@@ -153,15 +164,29 @@ class ServiceTemplates:
         self._used[number] = self._call
         return number
 
+    def _has_room(self) -> bool:
+        """Whether there may be one more template, in the place of others where it must be."""
+        if len(self.templates) < max(self.bounds.templates, len(self.lasting) + self.bounds.templates // 2):
+            return True
+        # What was seen in this call stays: where nothing could be forgotten, asking again is in vain.
+        self._full = self._full or not self._evict()
+        return not self._full
+
     def _evict(self) -> bool:
         """Forget a twentieth of the templates, those not seen for longest; whether any could be."""
-        idle = sorted((used, number) for number, used in self._used.items() if used != self._call)
+        idle = sorted(
+            (used, number)
+            for number, used in self._used.items()
+            if used != self._call and self.templates[number].id not in self.lasting
+        )
+        if not idle:
+            return False
         gone = {number for _, number in idle[: max(1, self.bounds.templates // 20)]}
         for number in gone:
             del self.templates[number], self._used[number]
         self._drain.forget(gone)
         self.evicted += len(gone)
-        return bool(gone)
+        return True
 
     def _merge(self, number: int, swallowed: Sequence[int]) -> None:
         for other in swallowed:
@@ -186,6 +211,15 @@ class ServiceTemplates:
         for _, number, tokens in self._drain.tokens():
             if self.templates[number].tokens != tokens:
                 self.templates[number] = replace(self.templates[number], tokens=tokens)
+
+
+def followed(template_id: str, merged_into: Mapping[str, str]) -> str:
+    """What a template became part of, and that one, and so on; a chain that leads back into itself ends where it does."""
+    passed = set[str]()
+    while template_id in merged_into and template_id not in passed:
+        passed.add(template_id)
+        template_id = merged_into[template_id]
+    return template_id
 
 
 def id_of(text: str) -> str:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 BUCKETS = 64
+ATTEMPTS = 5
+"""To read a day that others count anew meanwhile."""
 DAY_MINUTES = 1440
 Ranges = tuple[tuple[int, int], ...]
 """Half-open ranges of minutes since 1970."""
@@ -204,37 +206,52 @@ class TallyStore:
         return found[1] if found else None
 
     def bucket(self, day: TalliedDay, number: int) -> OpenedBucket | None:
-        """A bucket's file of a day, read and checked; None where the day has none. Raises TallyRefused."""
+        """A bucket's file of a day, read and checked; None where the day has none. Raises TallyRefused.
+
+        Where the day was counted anew since it was loaded, it is the new one's.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        for file in day.files:
-            if file.bucket == number:
-                data = self._file(day, file)
-                try:
-                    return OpenedBucket(file.services, pq.ParquetFile(io.BytesIO(data), read_dictionary=["template"]))
-                except (pa.ArrowException, ValueError) as error:
-                    key = self.key(day.day, file.name)
-                    raise self._refused(key, "a table of tallies", f"another ({error})") from None
-        return None
+        found = self._newest_file(day, number)
+        if found is None:
+            return None
+        file, data = found
+        try:
+            return OpenedBucket(file.services, pq.ParquetFile(io.BytesIO(data), read_dictionary=["template"]))
+        except (pa.ArrowException, ValueError) as error:
+            key = self.key(day.day, file.name)
+            raise self._refused(key, "a table of tallies", f"another ({error})") from None
 
     def tally(self, day: TalliedDay, service: str) -> pl.DataFrame | None:
         """One service's tally of a day; None where it wrote nothing. Raises TallyRefused."""
         opened = self.bucket(day, bucket_of(service))
         return opened.tally(service) if opened else None
 
-    def _file(self, day: TalliedDay, file: TallyFile) -> bytes:
-        key = self.key(day.day, file.name)
-        try:
-            data = self.store.get(key)
-        except ObjectMissing:
-            raise self._refused(key, f"a file of {file.bytes:,} bytes", "none") from None
-        digest = hashlib.sha256(data).hexdigest()
-        if digest != file.sha256:
-            raise self._refused(
-                key, f"{file.bytes:,} bytes of sha256 {file.sha256[:12]}…", f"{len(data):,} of {digest[:12]}…"
-            )
-        return data
+    def _newest_file(self, day: TalliedDay, number: int) -> tuple[TallyFile, bytes] | None:
+        for _ in range(ATTEMPTS):
+            file = next((file for file in day.files if file.bucket == number), None)
+            if file is None:
+                return None
+            key = self.key(day.day, file.name)
+            try:
+                data = self.store.get(key)
+            except ObjectMissing:
+                now = self.load(day.day)
+                if now is None or now.snapshot == day.snapshot:
+                    raise self._refused(key, f"a file of {file.bytes:,} bytes", "none") from None
+                day = now
+                continue
+            digest = hashlib.sha256(data).hexdigest()
+            if digest != file.sha256:
+                raise self._refused(
+                    key, f"{file.bytes:,} bytes of sha256 {file.sha256[:12]}…", f"{len(data):,} of {digest[:12]}…"
+                )
+            return file, data
+        raise TallyRefused(
+            f"{self.store.url}/{self.key(day.day)}: expected one state of the day, found that it was counted anew "
+            f"{ATTEMPTS} times while it was read; try again when nobody counts it"
+        )
 
     def _read(self, day: date, *, refuse: bool) -> tuple[str, TalliedDay | None] | None:
         key = self.key(day)

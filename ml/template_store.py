@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ml.masking import MASKS_VERSION
-from ml.service_templates import Template
+from ml.service_templates import Template, followed
 from ml.templates import TemplateMiner
 from onecollector_resources.storage.objects import ObjectMissing, ObjectStore, key_part
 
@@ -66,17 +66,15 @@ class StoredTemplates:
         """Take over what a miner knows now."""
         for service, known in miner.services.items():
             self.services[service] = list(known.templates.values())
-            if known.merged_into:
-                self.merged_into[service] = dict(known.merged_into)
+            # A template that was swallowed lives again when its text comes after the other one was forgotten.
+            self.merged_into[service] = dict(known.merged_into)
+        self.merged_into = {service: merged for service, merged in self.merged_into.items() if merged}
         alive = {(service, template.id) for service, templates in self.services.items() for template in templates}
         self.seen = {key: seen for key, seen in self.seen.items() if key in alive}
 
     def current(self, service: str, template_id: str) -> str:
         """The id of what a template has become part of; itself where it has not."""
-        merged = self.merged_into.get(service, {})
-        while template_id in merged:
-            template_id = merged[template_id]
-        return template_id
+        return followed(template_id, self.merged_into.get(service, {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +230,10 @@ def of_table(frame: pl.DataFrame) -> StoredTemplates:
         state.services.setdefault(service, []).append(template)
         if row["first_ns"] is not None:
             state.seen[service, identity] = Seen(row["first_ns"], row["last_ns"])
+    for service, templates in state.services.items():
+        for template in templates:
+            # Versions before this one kept that it had been swallowed once.
+            state.merged_into.get(service, {}).pop(template.id, None)
     return state
 
 

@@ -15,7 +15,7 @@ from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ml.drain import EVIDENCE
-from ml.masking import lightly_masked, masked, settled, without_escapes
+from ml.masking import lightly_masked, masked, masked_by_own, matching, may_match_inside, settled, without_escapes
 from ml.service_templates import Bounds, ServiceTemplates, Template
 from ml.structured import candidates, shaped
 from ml.tokens import SHAPE, tokenized
@@ -132,9 +132,7 @@ class TemplateMiner:
         overflow = int(len(known) > 0 and known[0] < 0)
         index = (where - overflow)[pair_of]
         owners = of_pair[first[overflow:]]
-        by_owner = np.argsort(owners, kind="stable")
-        for begin, end in pairwise([*np.flatnonzero(np.diff(owners[by_owner], prepend=-1)).tolist(), len(owners)]):
-            services[owners[by_owner[begin]]].touch(known[overflow:][by_owner[begin:end]].tolist(), self._calls)
+        self._touch(known[overflow:], owners, services)
         templates = [
             (names[s], services[s].templates[number])
             for s, number in zip(owners.tolist(), known[overflow:].tolist(), strict=True)
@@ -144,6 +142,17 @@ class TemplateMiner:
         return Mined(
             index, templates, counts[1:], Tally(len(index), len(keys), sum(looked_at), int(counts[0]), evicted, cut)
         )
+
+    def _touch(
+        self, numbers: np.ndarray[Any, Any], owners: np.ndarray[Any, Any], services: list[ServiceTemplates]
+    ) -> None:
+        """These templates, each with its service, have lines now; those below 0 are none."""
+        import numpy as np
+
+        by_owner = np.argsort(owners, kind="stable")
+        for begin, end in pairwise([*np.flatnonzero(np.diff(owners[by_owner], prepend=-1)).tolist(), len(owners)]):
+            own = numbers[by_owner[begin:end]]
+            services[owners[by_owner[begin]]].touch(own[own >= 0].tolist(), self._calls)
 
     def _learn(
         self,
@@ -165,6 +174,8 @@ class TemplateMiner:
         unseen = np.flatnonzero(numbers < 0)
         if not len(unseen):
             return looked_at
+        # What has lines here is not forgotten for what is new beside it.
+        self._touch(numbers, of_pair, services)
         wanted, row = np.unique(text_code[unseen], return_inverse=True)
         tokens = tokenized(texts.gather(wanted), self.bounds.tokens)
         by_service = np.argsort(of_pair[unseen], kind="stable")
@@ -173,7 +184,6 @@ class TemplateMiner:
             at = by_service[begin:end]
             pairs = unseen[at]
             owner = int(owners[begin])
-            services[owner].touch((), self._calls)
             numbers[pairs], looked_at[owner] = services[owner].learn(
                 tokens, row[at], [keys[pair] for pair in pairs.tolist()], left[owner]
             )
@@ -243,7 +253,31 @@ def _texts(lines: pl.Series, light: bool, masks: tuple[str, ...]) -> tuple[pl.Se
     pairs = [shaped(text) for text in texts.to_list()]
     sentences = settled(masked(pl.Series([pair.message for pair in pairs], dtype=pl.String), masks))
     shapes = pl.Series([SHAPE + pair.shape if pair.shape else "" for pair in pairs], dtype=pl.String)
-    return sentences + shapes, code
+    if not masks:
+        return sentences + shapes, code
+    return _with_own_masks(lines, masks, sentences, shapes, code)
+
+
+def _with_own_masks(
+    lines: pl.Series, masks: tuple[str, ...], sentences: pl.Series, shapes: pl.Series, code: np.ndarray[Any, Any]
+) -> tuple[pl.Series, np.ndarray[Any, Any]]:
+    """Texts of structured lines and which each line has, where masks may match digits: they see sentences as they were written.
+
+    ``sentences`` and ``shapes`` are of the lines' texts after digits were masked, ``code`` says which each line has.
+    """
+    import numpy as np
+    import polars as pl
+
+    rows = np.flatnonzero(may_match_inside(lines, masks).to_numpy())
+    written = [shaped(line) for line in lines.gather(rows).to_list()]
+    messages = pl.Series([one.message for one in written], dtype=pl.String)
+    alike = pl.Series([bool(one.shape) for one in written], dtype=pl.Boolean) == (shapes.gather(code[rows]) != "")
+    here = np.flatnonzero((matching(messages, masks) & alike).to_numpy())
+    own, of_row = _distinct(settled(masked_by_own(messages.gather(here), masks)) + shapes.gather(code[rows[here]]))
+    code = code.copy()
+    code[rows[here]] = len(sentences) + of_row
+    used, code = np.unique(code, return_inverse=True)
+    return pl.concat([sentences + shapes, own]).gather(used), code
 
 
 def _distinct(texts: pl.Series) -> tuple[pl.Series, np.ndarray[Any, Any]]:

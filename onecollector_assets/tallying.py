@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from onecollector_assets.template_counts import count_and_keep, day_start_ns, exported_day
 from onecollector_resources.exports.partitions import HOUR_NS, Manifest
 from onecollector_resources.settings import Settings
-from onecollector_resources.storage.objects import ObjectStore, as_url, open_store
+from onecollector_resources.storage.objects import ObjectStore, PutConflict, as_url, open_store
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,7 +50,8 @@ def keep_tallies(
 ) -> Tallied | None:
     """The day's tallies, counted where they are missing or older than the exported lines. None where none are exported.
 
-    Raises StoreError, PutConflict, TallyRefused, TemplateStoreError, DatasetError.
+    Raises StoreError, PutConflict where another run kept the day of other lines meanwhile, TallyRefused,
+    TemplateStoreError, DatasetError.
     """
     from ml.tally_store import DayWriter, TallyStore
     from ml.template_store import TemplateStore
@@ -73,7 +74,14 @@ def keep_tallies(
             lines += int(table["lines"].sum())
             writer.add(service, table)
         covered = coverage(dataset.manifests, day, settings.export.query)
-        return Tallied(kept.save(day, source, writer, covered), lines)
+        try:
+            return Tallied(kept.save(day, source, writer, covered), lines)
+        except PutConflict:
+            # Another run kept the day meanwhile: of the same lines it is the same day.
+            found = kept.load(day)
+            if found is None or found.source != source:
+                raise
+            return Tallied(found, None)
 
 
 def filled_miner(settings: Settings, state: StoredTemplates) -> TemplateMiner:

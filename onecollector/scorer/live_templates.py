@@ -1,8 +1,8 @@
 """What lines are mined with: the model's templates, and what was learned since, which is kept on disk.
 
-The model's vocabularies are of its own templates, so those have to stay apart: where a new text would make two of them one,
-the service begins again with the model's, and loses what it had learned by itself. A new model brings its own; what was
-learned since and seen of late is put beside them.
+The model's vocabularies are of its own templates, so those are never forgotten, whatever a flood brings, and have to stay
+apart: where a new text would make two of them one, the service begins again with the model's, and loses what it had learned
+by itself. A new model brings its own; what was learned since and seen of late is put beside them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ class LiveTemplates:
         self._stored, self._new_miner = stored, new_miner
         self.miner = new_miner()
         stored.fill(self.miner)
-        self._known = {service: {one.id for one in known} for service, known in stored.services.items()}
+        self._known = {service: frozenset(one.id for one in known) for service, known in stored.services.items()}
+        for service, ids in self._known.items():
+            self.miner.service(service).lasting = ids
         self._merged = {service: len(one.merged_into) for service, one in self.miner.services.items()}
         self._saved = {service: list(one.templates.values()) for service, one in self.miner.services.items()}
         self._learned: set[str] = set()
@@ -46,7 +48,7 @@ class LiveTemplates:
         for service, known in list(self.miner.services.items()):
             if len(known.merged_into) <= self._merged.get(service, 0):
                 continue
-            mine = self._known.get(service, set())
+            mine = self._known.get(service, frozenset())
             was = self._stored.merged_into.get(service, {})
             if any(swallowed in mine for swallowed in known.merged_into.keys() - was.keys()):
                 self._restore(service, self._stored.services.get(service, []))
@@ -76,10 +78,12 @@ class LiveTemplates:
         return to_table(state)
 
     def take(self, table: pl.DataFrame) -> None:
-        """Know what was kept. Services that it does not name stay as they are."""
+        """Know what was kept, and what the model has. Services that it does not name stay as they are."""
         kept = of_table(table)
         for service, templates in kept.services.items():
-            self._restore(service, templates, kept.merged_into.get(service, {}))
+            now = {one.id: one for one in templates}
+            own = [now.pop(one.id, one) for one in self._stored.services.get(service, [])]
+            self._restore(service, [*own, *now.values()], kept.merged_into.get(service, {}))
             self._saved[service] = list(self.miner.service(service).templates.values())
             self._merged[service] = len(self.miner.service(service).merged_into)
             self._learned.add(service)
@@ -90,7 +94,7 @@ class LiveTemplates:
         for service, identity in seen:
             wanted.setdefault(service, set()).add(identity)
         for service, ids in wanted.items():
-            known = self._known.get(service, set()) | self._stored.merged_into.get(service, {}).keys()
+            known = self._known.get(service, frozenset()) | self._stored.merged_into.get(service, {}).keys()
             theirs = before.miner.service(service).templates.values()
             extra = [one for one in theirs if one.id in ids and one.id not in known]
             if extra:
@@ -98,6 +102,6 @@ class LiveTemplates:
 
     def _restore(self, service: str, templates: list[Template], merged: Mapping[str, str] | None = None) -> None:
         self.miner.services.pop(service, None)
-        self.miner.service(service).restore(
-            templates, self._stored.merged_into.get(service, {}) if merged is None else merged
-        )
+        new = self.miner.service(service)
+        new.lasting = self._known.get(service, frozenset())
+        new.restore(templates, self._stored.merged_into.get(service, {}) if merged is None else merged)

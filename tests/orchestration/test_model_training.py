@@ -18,7 +18,7 @@ from ml.examination import Remembered
 from ml.gate_limits import GATES
 from ml.model_channels import NotPassed
 from ml.model_store import ModelStore
-from ml.tally_store import TallyStore, day_start_minute
+from ml.tally_store import DayWriter, TallyStore, day_start_minute
 from onecollector.cli.main import app
 from onecollector_assets.anomaly_models import anomaly_models, production_models
 from onecollector_assets.model_training import train_tenant
@@ -194,6 +194,25 @@ def test_hours_that_another_query_exported_are_known_of_its_services_alone(
     assert covered.unobserved("web") == ((start + 60, start + 1440),)
     assert covered.unobserved("db") == covered.unobserved("cache") == ((start, start + 1440),)
     assert covered.known_until(start) == start + 60
+
+
+def test_of_two_runs_that_count_a_day_at_once_both_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    partition = Partition("default", "web", FIRST)
+    exported(FileStore(tmp_path / "exports", create=True), tmp_path / "scratch", partition, some_lines(partition, 600))
+    monkeypatch.setenv("ONECOLLECTOR_CONFIG", str(settings_file(tmp_path)))
+    settings = load_settings()
+    store, files, others = model_store(settings), DayWriter.files, []
+
+    def late(writer: DayWriter) -> Any:
+        """Between reading what was kept and keeping the day, another run does all of it."""
+        monkeypatch.setattr(DayWriter, "files", files)
+        others.append(keep_tallies(settings, store, "default", FIRST.date()))
+        return files(writer)
+
+    monkeypatch.setattr(DayWriter, "files", late)
+    kept = keep_tallies(settings, store, "default", FIRST.date())
+    assert kept is not None and kept.lines is None and others[0].lines == 600
+    assert kept.day == others[0].day
 
 
 def test_schedules_ask_for_yesterday_and_for_every_tenant(settings: Settings) -> None:

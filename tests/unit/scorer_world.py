@@ -41,6 +41,8 @@ USUAL: tuple[tuple[str, float], ...] = (
     ("cache hit for {n}", 4.0),
     ("WARN retry {n} of upstream", 0.3),
 )
+REFUSALS: tuple[tuple[str, float], ...] = (("login of {name} refused by the directory", 3.0),)
+"""Errors that ``mailer`` writes all the time where it is asked for."""
 Line = tuple[int, str, str, bool]
 """Time in ns, service, text, whether it is an error."""
 
@@ -58,8 +60,14 @@ def written(service: str, minute: int, kinds: Iterable[tuple[str, float]] = USUA
         for _ in range(_counts(service, rate, error)[minute - FIRST]):
             number = len(out)
             at = minute * MINUTE_NS + number * 30_000_001
-            out.append((at, service, text.replace("{n}", str((minute * 7 + number) % 890 + 10)), error))
+            line = text.replace("{n}", str((minute * 7 + number) % 890 + 10))
+            out.append((at, service, line.replace("{name}", _name(minute * 13 + number)), error))
     return out
+
+
+def _name(number: int) -> str:
+    """One of seventeen thousand."""
+    return "".join(chr(97 + number * step % 26) for step in (1, 3, 7)) + chr(97 + number // 26 % 26)
 
 
 def table(lines: Sequence[Line]) -> pl.DataFrame:
@@ -70,11 +78,19 @@ def table(lines: Sequence[Line]) -> pl.DataFrame:
 
 
 @cache
-def learned() -> tuple[bytes, bytes, StoredTemplates]:
-    """A model's shard, packed, and its templates."""
+def learned(refusals: bool = False) -> tuple[bytes, bytes, StoredTemplates]:
+    """A model's shard, packed, and its templates; it may know of ``REFUSALS``."""
     miner, frames, vocabularies = TemplateMiner(), [], []
     for service in SERVICES:
-        lines = table([line for minute in range(FIRST, FIRST + 3 * DAY) for line in written(service, minute)])
+        errors = REFUSALS if refusals and service == "mailer" else ()
+        minutes = range(FIRST, FIRST + 3 * DAY)
+        lines = table(
+            [
+                line
+                for minute in minutes
+                for line in (*written(service, minute), *written(service, minute, errors, error=True))
+            ]
+        )
         ids = pl.Series("template", miner.mine(lines["line"], service, minutes=3 * DAY).ids())
         counted = tally(lines.drop("service").with_columns(ids))
         vocabularies.append(choose_vocabulary(counted))
@@ -85,9 +101,11 @@ def learned() -> tuple[bytes, bytes, StoredTemplates]:
     return *packed(TrainedShard(shard, tuple(frame.sightings for frame in frames))), templates
 
 
-def models(folder: Path, *, promoted: bool = True, days: int = 1, tenant: str = "default") -> ModelStore:
+def models(
+    folder: Path, *, promoted: bool = True, days: int = 1, tenant: str = "default", refusals: bool = False
+) -> ModelStore:
     """A store with so many models, the last in production; each is trained later than the one before."""
-    arrays, names, templates = learned()
+    arrays, names, templates = learned(refusals)
     store = ModelStore(FileStore(folder, create=True), tenant, lambda: time_of(NOW))
     for number in range(days):
         facts = [ServiceFacts(name, 3.0, 20_000, 5, 0.0, False) for name in SERVICES]

@@ -9,11 +9,14 @@ import pytest
 
 from ml.minute_tally import MinuteCounter
 from ml.service_templates import Bounds
+from ml.signals import HISTORY
 from ml.templates import TemplateMiner
 from onecollector.scorer import counting, late_lines
 from onecollector.scorer.reader import MINUTE_NS
+from onecollector.scorer.tenant import TenantScorer
+from onecollector.scorer.watch import Watch
 from tests.unit.floods import FloodedLoki, distinct
-from tests.unit.scorer_world import NOW, SERVICES, World, written
+from tests.unit.scorer_world import NOW, REFUSALS, SERVICES, World, models, written
 
 FLOOD = 10_000_000
 
@@ -93,3 +96,44 @@ def test_what_is_learned_in_a_minute_is_bounded_however_its_lines_come() -> None
     assert of_loud.height <= Bounds().learned_per_minute + 1
     assert tally.overflow >= batches * rows - Bounds().learned_per_minute
     assert "overflow" not in tally.table.filter(service="quiet")["template"].to_list()
+
+
+def test_a_service_that_flooded_is_known_again_when_the_flood_is_over(tmp_path: Path) -> None:
+    world = World(tmp_path, now=NOW * 60.0)
+    world.models = models(tmp_path / "refusing", refusals=True)
+    flood = range(NOW + 3, NOW + 5)
+    for minute in range(NOW - HISTORY - 5, NOW + 40):
+        world.loki.extra["mailer", minute] = written("mailer", minute, REFUSALS, error=True)
+    for minute in flood:
+        lines = distinct(minute, 2_500).to_list()
+        world.loki.extra["mailer", minute] += [
+            (minute * MINUTE_NS + n, "mailer", t, False) for n, t in enumerate(lines)
+        ]
+    scorer = world.scorer()
+    world.run(scorer, 3)
+    known = errors_of_mailer(scorer)
+    assert known and known <= set(columns_of_mailer(scorer))
+    world.run(scorer, 15)
+    assert scorer.status.minute > flood.stop + 10 and errors_of_mailer(scorer) == known
+    again = world.scorer()
+    world.run(again, 5)
+    assert errors_of_mailer(again) == known
+    assert all("mailer" not in scored.unusual for scored in watch_of(again).score({}))
+    # A kind of error that nobody ever saw is still one.
+    world.failing("mailer", NOW + 25, 4)
+    world.run(again, 8)
+    assert world.found()["mailer"].finding.signal == "new_errors"
+
+
+def watch_of(scorer: TenantScorer) -> Watch:
+    return scorer._serving.watch  # pyright: ignore[reportPrivateUsage]
+
+
+def errors_of_mailer(scorer: TenantScorer) -> set[str]:
+    """Ids of the errors of the last minutes."""
+    tables = [kept.tally.table for kept in watch_of(scorer).window.minutes[-3:]]
+    return set(pl.concat(tables).filter(pl.col("errors") > 0, service="mailer")["template"].to_list())
+
+
+def columns_of_mailer(scorer: TenantScorer) -> tuple[str, ...]:
+    return watch_of(scorer).window.frames["mailer"].templates

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ml.live_window import Blind, KeptMinute, LiveWindow
+from ml.drift import MOST_STRANGERS
+from ml.live_window import FOLDED, KEPT, Blind, KeptMinute, LiveWindow
 from ml.minute_tally import MinuteTally, schema
 from ml.quarters import QUARTER, Quarters
 from onecollector.scorer.state import ScorerState, Told
@@ -91,3 +92,29 @@ def test_what_an_earlier_version_kept_is_read_and_the_day_is_not_known(tmp_path:
     assert found is not None
     assert found.before["web"].last
     assert found.before["web"].quarters.ending(FIRST // QUARTER).sum() == 0
+
+
+def test_ever_new_templates_are_not_remembered_without_end(tmp_path: Path) -> None:
+    model = models(tmp_path / "models").serving().model
+    assert model is not None
+    window, state = LiveWindow(model, START), ScorerState(tmp_path / "state")
+    usual = kept(model, START + (-START) % 7, hidden=False).tally.table
+    sizes, remembered_of, every = [], [], 1_500
+    for n in range(KEPT + 2 * FOLDED):
+        minute = START + n
+        ids = [f"{n:08x}{number:08x}" for number in range(every)]
+        news = pl.DataFrame({"template": ids}).with_columns(service=pl.lit("web"), lines=pl.lit(1, pl.Int64))
+        table = pl.concat([usual, news], how="diagonal").with_columns(
+            pl.col("errors", "bytes", "took_lines").fill_null(0), minute=pl.lit(minute, pl.Int64)
+        )
+        window.append(KeptMinute(MinuteTally(minute, table.sort("service", "template"), {"web": every}), Blind()))
+        remembered_of.append(len(window.frames["web"].sightings.last))
+        if window.fold():
+            state.save_before(window.start, window.before)
+            sizes.append((tmp_path / "state" / "before.json").stat().st_size)
+    assert max(remembered_of) <= MOST_STRANGERS + 50 and len(sizes) == 2 and max(sizes) < 500_000
+    frame = window.frames["web"]
+    known = frame.templates[0]
+    # What is usual is remembered, and what came in the last minutes.
+    assert frame.sightings.last[known] == window.end - 1 and ids[0] in frame.sightings.last
+    assert frame.fresh_kinds[-1] == every and known in window.before["web"].last

@@ -117,3 +117,14 @@ def test_overflow_is_counted_and_never_news() -> None:
     assert frame.overflow.sum() == 1
     assert frame.unknown.sum() == 4
     assert "overflow" not in choose_vocabulary(table([(3, "overflow", 1), (3, "z", 4)])).templates
+
+
+def test_of_ever_new_templates_a_model_knows_the_busiest_and_the_errors() -> None:
+    flood = [(n % 41, f"{n:016x}", 1) for n in range(3 * drift.MOST_STRANGERS)]
+    counted = table([*flood, *((n, "a", 9) for n in range(41)), (5, "b", 1)])
+    vocabulary = choose_vocabulary(counted)
+    assert len(vocabulary.rest) == drift.MOST_STRANGERS and {"a", "b"} <= set(vocabulary.templates)
+    assert vocabulary.error_templates == {"b"}
+    seen = frame_of("s", counted, vocabulary, START, START + 41).sightings
+    assert len(seen.last) <= len(vocabulary.templates) + 2 * drift.MOST_STRANGERS
+    assert seen.last.keys() == seen.appeared.keys() >= {"a", "b"}

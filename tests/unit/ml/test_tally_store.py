@@ -85,6 +85,21 @@ def test_a_day_that_is_counted_again_leaves_nothing_of_the_first(tmp_path: Path)
     assert len(list(store.store.list("tallies/shop/2026-11-03/"))) == len(second.files)
 
 
+def test_who_reads_a_day_while_it_is_counted_again_reads_the_new_one(tmp_path: Path) -> None:
+    store, first = kept(tmp_path, ["web", "db"])
+    folder = tmp_path / "again"
+    folder.mkdir()
+    writer = DayWriter(folder)
+    writer.add("web", a_day("web", kinds=3))
+    second = store.save(DAY, "late lines", writer, Coverage())
+    found, wanted = store.tally(first, "web"), store.tally(second, "web")
+    assert found is not None and wanted is not None and found.equals(wanted) and found["template"].n_unique() == 3
+    assert store.tally(first, "db") is None
+    store.store.delete(store.key(DAY))
+    with pytest.raises(TallyRefused, match="counted again"):
+        store.tally(first, "web")
+
+
 @pytest.mark.parametrize("part", ["parquet", "json"])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
 def test_what_was_touched_is_refused(tmp_path: Path, part: str, damage: str) -> None:

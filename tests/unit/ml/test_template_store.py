@@ -10,9 +10,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from ml.service_templates import Template, id_of
 from ml.template_days import COLUMNS, DayCounter, counts_frame, difference
 from ml.template_query import query_matching
-from ml.template_store import StoredTemplates, TemplateStore, TemplateStoreError
+from ml.template_store import StoredTemplates, TemplateStore, TemplateStoreError, of_table, to_table
 from ml.templates import OVERFLOW, TemplateMiner
 from onecollector_resources.storage.file_store import FileStore
 from onecollector_resources.storage.objects import PutConflict
@@ -81,6 +82,30 @@ def test_only_the_newest_file_stays(kept: TemplateStore) -> None:
     saved(kept, learned(1))
     saved(kept, learned(2))
     assert len([info for info in kept.store.list(kept.prefix) if info.key.endswith(".parquet")]) == 1
+
+
+def test_a_template_that_lives_again_is_itself(kept: TemplateStore) -> None:
+    a, b = id_of("alpha one two"), id_of("beta one two")
+    state = StoredTemplates({"web": []}, {"web": {a: b}, "db": {a: b}})
+    miner = TemplateMiner()
+    state.fill(miner)
+    miner.mine(pl.Series(["alpha one two"]), "web")
+    state.take(miner)
+    assert state.current("web", a) == a and state.current("db", a) == b
+    kept.save(state)
+    again = kept.load()
+    assert again.current("web", a) == a and again.merged_into == {"db": {a: b}}
+
+
+def test_what_an_earlier_version_kept_of_one_that_lives_again_leads_to_it() -> None:
+    a, b = id_of("alpha one two"), id_of("beta one two")
+    state = StoredTemplates({"web": [Template(a, "alpha one two", "", ("alpha", "one", "two"))]}, {"web": {a: b, b: a}})
+    assert {state.current("web", one) for one in (a, b)} <= {a, b}
+    read = of_table(to_table(state))
+    assert read.current("web", a) == read.current("web", b) == a
+    miner = TemplateMiner()
+    state.fill(miner)
+    assert miner.service("web").current(a) == miner.service("web").current(b) == a
 
 
 # Damage.

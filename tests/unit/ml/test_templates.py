@@ -96,6 +96,40 @@ def test_a_service_can_have_masks_and_a_threshold_of_its_own() -> None:
     assert texts(eager) == ["job <*> ended"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "picked COLOUR for tenant-blue",
+        '{"level":"info","msg":"picked COLOUR for tenant-blue"}',
+        '{"msg":"picked COLOUR for tenant-blue","n":12,"COLOUR":1}',
+        'level=info msg="picked COLOUR for tenant-blue" n=12',
+        'n=12 was "odd" and picked COLOUR for tenant-blue',
+        '{"cut":"picked COLOUR for tenant-blue',
+    ],
+)
+def test_masks_of_its_own_hold_in_every_form_of_line(line: str) -> None:
+    tuning = {"web": Tuning(masks=("[A-Z]{2}[0-9]{2} (red|blue|green)", "tenant-[a-z]+", "[0-9]{2,}"))}
+    lines = pl.Series([line.replace("COLOUR", f"AB{n} {c}", 1) for n in (12, 34) for c in ("red", "blue", "green")])
+    mined = TemplateMiner(tuning=tuning).mine(lines, "web")
+    (text,) = texts(mined)
+    assert "picked <V> for <V>" in text and mined.lines.sum() == len(lines)
+    both = TemplateMiner(tuning=tuning).mine(pl.concat([lines, lines]), pl.Series(["web"] * 6 + ["db"] * 6))
+    assert both.ids()[:6] == mined.ids() and both.ids()[6:] == TemplateMiner().mine(lines, "db").ids()
+
+
+def test_a_mask_of_the_whole_sentence_holds_inside_of_a_structured_line() -> None:
+    tuning = {"web": Tuning(masks=('^job "[a-z]+ [0-9]+" .*$',))}
+    lines = [f'{{"msg":"job \\"{name} 7\\" ran","n":{n}}}' for n, name in enumerate(("ann", "bob", "carl"))]
+    assert texts(mine(lines, TemplateMiner(tuning=tuning))) == ["<V> {msg,n}"]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_masks_of_its_own_that_match_nothing_change_nothing(system: str) -> None:
+    lines = [line for line, _ in lines_of(system, 300)]
+    tuned = TemplateMiner(tuning={"web": Tuning(masks=("never [0-9] seen",))})
+    assert mine(lines, tuned).ids() == mine(lines).ids()
+
+
 # The same lines, the same templates.
 
 ANY_SYSTEM = st.sampled_from(sorted(SYSTEMS))
@@ -233,6 +267,40 @@ def test_the_templates_that_were_not_seen_for_longest_are_forgotten_first() -> N
         "epsilon",
     }
     assert mine(["beta"], miner).ids() == [id_of("beta")]
+
+
+def test_what_has_lines_is_not_forgotten_for_what_comes_with_it() -> None:
+    miner = TemplateMiner(Bounds(templates=4), tuning={"web": Tuning(evidence=1)})
+    before = mine(["user ann logged in", "user bob logged in", "alpha", "beta", "gamma"], miner).ids()[1:]
+    assert OVERFLOW not in before
+    batch = mine(["user jan logged in", "alpha", "beta", "gamma", "delta", "epsilon two"], miner).ids()
+    assert batch == [*before, OVERFLOW, OVERFLOW]
+
+
+def test_more_kinds_in_a_batch_than_there_may_be_are_counted_in_little_time() -> None:
+    miner = TemplateMiner()
+    began = time.process_time()
+    tally = miner.mine(ever_new_keys(0, 12_000), "loud", minutes=60).tally
+    # Ten times what it takes on a slow machine.
+    assert time.process_time() - began < 8
+    assert tally.overflow == 10_000 and len(miner.service("loud").templates) == 2_000
+
+
+def test_a_template_whose_kind_was_forgotten_to_make_room_for_it_is_known() -> None:
+    miner = TemplateMiner(Bounds(templates=2))
+    for text in ("one alpha", "three of beta", "one delta"):
+        mine([text], miner)
+    assert [template.text for template in miner.service("web").templates.values()] == ["three of beta", "one delta"]
+
+
+def test_what_lasts_is_never_forgotten_and_there_is_room_for_others() -> None:
+    miner = TemplateMiner(Bounds(templates=4))
+    ids = mine(["alpha", "beta", "gamma", "delta"], miner).ids()
+    miner.service("web").lasting = frozenset(ids)
+    for number in range(50):
+        assert mine([f"x{'abcdefghij'[number // 10]}{'klmnopqrst'[number % 10]}"], miner).ids() != [OVERFLOW]
+    known = {template.id for template in miner.service("web").templates.values()}
+    assert known >= set(ids) and len(known) <= 6
 
 
 def test_many_lines_take_little_time() -> None:
