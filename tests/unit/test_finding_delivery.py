@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from onecollector_resources.findings.delivery import (
     GIVEN_UP,
     LONGEST_S,
     Arrived,
+    Later,
     Outcome,
     deliver_due,
     wait_s,
@@ -142,6 +144,23 @@ def test_a_dead_webhook_holds_up_nothing_but_itself(store: FindingStore, hook: R
         assert [one.payload["number"] for one in loki.taken] == (list(range(1, 51)) if url == hook.url else [])
     assert len(store.due("webhook", NOW + HOUR)) == 50
     assert store.deliveries(finding().key)[0].last_error.startswith("no answer:")
+
+
+def test_a_tenant_whose_loki_refuses_holds_up_no_other(store: FindingStore) -> None:
+    class Refusing(Loki):
+        def send(self, delivery: Delivery) -> Outcome:
+            super().send(delivery)
+            return Later("answered 429", away=True) if delivery.tenant == "noisy" else Arrived()
+
+    loki = Refusing()
+    for n, tenant in enumerate(("quiet", "noisy", "noisy", "calm", "noisy", "quiet")):
+        store.open(replace(finding(first=AT + n * MINUTE), tenant=tenant), "sent")
+    assert deliver_due(store, [loki], NOW) == 3
+    # The one that refuses is asked once, and then left alone for a while.
+    assert [one.tenant for one in loki.taken] == ["quiet", "noisy", "calm", "quiet"]
+    assert deliver_due(store, [loki], NOW + timedelta(seconds=1)) == 0
+    assert len(loki.taken) == 4
+    assert len(store.due("loki", NOW + HOUR)) == 3
 
 
 def test_what_does_not_arrive_for_a_day_is_given_up(store: FindingStore, hook: Receiver) -> None:
