@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onecollector.cli.invocation import as_pasted
+from onecollector.cli.visible import visible
 
 
 def KNOWN() -> tuple[type[Exception], ...]:
@@ -77,5 +78,5 @@ def explain(error: Exception) -> str:
     if isinstance(error, httpx.HTTPError):
         request = getattr(error, "_request", None)
         where = f" at {request.url}" if request is not None else ""
-        return as_pasted(f"no answer{where}: {error}; is everything up? run: onecollector status")
-    return as_pasted(str(error))
+        return visible(as_pasted(f"no answer{where}: {error}; is everything up? run: onecollector status"))
+    return visible(as_pasted(str(error)))

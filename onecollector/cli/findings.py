@@ -13,6 +13,7 @@ from rich.text import Text
 from onecollector.cli.invocation import as_pasted, command_name
 from onecollector.cli.machine import Json
 from onecollector.cli.render import console, print_json, table, warn
+from onecollector.cli.visible import on_one_line
 
 if TYPE_CHECKING:
     from onecollector_resources.findings.records import Judgement, StoredFinding
@@ -73,7 +74,6 @@ def show(number: Number, json_: Json = False) -> None:
 
     Example: onecollector findings show 118
     """
-    from ml.redaction import printable
     from onecollector_resources.findings.message import plain_stored, storable
     from onecollector_resources.findings.report import Told, headline, rarity, rows
 
@@ -90,12 +90,12 @@ def show(number: Number, json_: Json = False) -> None:
         print_json(storable(plain_stored(stored) | {"sent": sent, "together": beside, "evidence": evidence}))
         return
     out = console()
-    title = Text(printable(headline(stored)), style="bold")
+    title = Text(on_one_line(headline(stored)), style="bold")
     title.append(f"   {rarity(stored.finding)}", style="not bold dim")
     out.print(title)
     for label, text in rows(stored, Told(incident, deliveries)):
         # Folded by the terminal, if at all: what is copied from it is one line.
-        out.print(Text(f"{label:<10}{printable(_pastable(label, text))}"), soft_wrap=True)
+        out.print(Text(f"{label:<10}{on_one_line(_pastable(label, text))}"), soft_wrap=True)
 
 
 @app.command("confirm")
@@ -162,8 +162,6 @@ def _moment(since: str) -> datetime:
 
 
 def _row(stored: StoredFinding, tenant: str | None) -> tuple[Any, ...]:
-    from ml.redaction import printable
-
     found = stored.finding
     minutes = int((found.last - found.first).total_seconds()) // 60 + 1
     service = found.service if tenant or found.tenant == "default" else f"{found.tenant}/{found.service}"
@@ -172,10 +170,10 @@ def _row(stored: StoredFinding, tenant: str | None) -> tuple[Any, ...]:
         stored.number,
         f"{found.first:%Y-%m-%d %H:%M}",
         f"{minutes} min",
-        printable(service),
+        service,
         Text(found.severity, STYLES.get(found.severity, "")),
         Text(state, STYLES.get(state, "")),
-        printable(found.sentence),
+        found.sentence,
     )
 
 

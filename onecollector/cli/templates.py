@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from onecollector.cli.lines import BARS, CONTROL
+from onecollector.cli.lines import BARS
 from onecollector.cli.machine import Json
 from onecollector.cli.render import console, print_json, table, warn
+from onecollector.cli.visible import on_one_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -104,12 +105,12 @@ def show(
         seen = state.seen.get((row["service"], row["id"]))
         ever = f"first seen {_stamp(seen.first_ns)}, last {_stamp(seen.last_ns)}" if seen else "not kept yet"
         out.print(Text(_told(row), style="bold"))
-        out.print(Text(f"  id        {row['id']}   service {row['service'] or '(none)'}   {ever}"))
+        out.print(Text(f"  id        {row['id']}   service {on_one_line(row['service']) or '(none)'}   {ever}"))
         out.print(
             Text(f"  {wanted}  {row['lines']:,} lines, {row['errors']:,} errors   {_bars(row['hours'])}  00-23 h UTC")
         )
         for number, line in enumerate(row["examples"]):
-            out.print(Text(f"  {'lines     ' if not number else '          '}{line.translate(CONTROL)}"))
+            out.print(Text(f"  {'lines     ' if not number else '          '}{on_one_line(line)}"))
         out.print(Text(f"  query     {row['query']}"))
         if row["parts"]:
             out.print(Text(f"  has taken in {', '.join(row['parts'][:10])}{' …' if len(row['parts']) > 10 else ''}"))
@@ -215,7 +216,7 @@ def _of_service(counts: pl.DataFrame, service: str, day: date) -> pl.DataFrame:
 
     mine = counts.filter(pl.col("service") == service)
     if not mine.height:
-        there = ", ".join(sorted(counts["service"].unique().to_list())) or "none"
+        there = on_one_line(", ".join(sorted(counts["service"].unique().to_list()))) or "none"
         typer.echo(f"no lines of service {service!r} on {day}; there are: {there}", err=True)
         raise typer.Exit(1)
     return mine
@@ -227,7 +228,7 @@ def _first_ns(state: StoredTemplates, row: Mapping[str, Any]) -> int:
 
 
 def _told(row: Mapping[str, Any]) -> str:
-    return row["template"].translate(CONTROL) or ("(no text)" if row["id"] != "overflow" else "(too many kinds)")
+    return on_one_line(row["template"]) or ("(no text)" if row["id"] != "overflow" else "(too many kinds)")
 
 
 def _bars(hours: list[int]) -> str:
