@@ -12,6 +12,7 @@ def KNOWN() -> tuple[type[Exception], ...]:
 
     from ml.model_channels import MovedMeanwhile, NotPassed
     from ml.model_manifest import ModelRefused
+    from ml.shard_arrays import BadShard
     from ml.tally_store import TallyRefused
     from ml.template_store import TemplateStoreError
     from onecollector.local.engine import EngineFailed, EngineUnreachable
@@ -25,6 +26,7 @@ def KNOWN() -> tuple[type[Exception], ...]:
     from onecollector_resources.archive.restore import RestoreFailed
     from onecollector_resources.archive.scratch import ScratchMissing
     from onecollector_resources.archive.shelf import NotArchived
+    from onecollector_resources.exports.dataset import DatasetError
     from onecollector_resources.exports.plan import PlanError
     from onecollector_resources.loki.config import LokiConfigError
     from onecollector_resources.loki.effort import ReadFailed
@@ -45,6 +47,7 @@ def KNOWN() -> tuple[type[Exception], ...]:
         LokiConfigError,
         ReadFailed,
         LogqlError,
+        DatasetError,
         PlanError,
         StoreError,
         RetentionError,
@@ -53,7 +56,6 @@ def KNOWN() -> tuple[type[Exception], ...]:
         SupervisorError,
         EngineFailed,
         EngineUnreachable,
-        StoreError,
         DayOpen,
         ManifestError,
         SchemaUnsupported,
@@ -64,6 +66,7 @@ def KNOWN() -> tuple[type[Exception], ...]:
         TemplateStoreError,
         TallyRefused,
         ModelRefused,
+        BadShard,
         MovedMeanwhile,
         NotPassed,
         NothingToLearn,
