@@ -98,7 +98,7 @@ def _deliver(
             break
         if delivery.tenant in away:
             continue
-        outcome = sender.send(delivery)
+        outcome = _outcome(sender, delivery)
         if isinstance(outcome, Arrived):
             store.sent(delivery)
             arrived += 1
@@ -112,6 +112,16 @@ def _deliver(
             if outcome.away:
                 away.add(delivery.tenant)
     return arrived
+
+
+def _outcome(sender: Sender, delivery: Delivery) -> Outcome:
+    try:
+        return sender.send(delivery)
+    except Exception as error:
+        # A message's outermost edge: one that an earlier version wrote, say, holds up no other.
+        if not delivery.attempts:
+            log.exception("%s: the message about %s cannot be sent", sender.channel, delivery.key)
+        return Later(f"cannot be sent: {error!r}")
 
 
 def _put_off(store: DeliveryRows, delivery: Delivery, outcome: Later, now: datetime, chance: float) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 from onecollector.local.ports import any_free_port
 from onecollector_resources.findings.delivery import (
@@ -24,12 +25,13 @@ from onecollector_resources.findings.delivery import (
     deliver_due,
     wait_s,
 )
-from onecollector_resources.findings.loki_lines import stamp_ns
+from onecollector_resources.findings.loki_lines import stamp_ns, stream
 from onecollector_resources.findings.message import message
 from onecollector_resources.findings.opening import finding_store, senders_of
 from onecollector_resources.findings.records import Channel, Delivery
 from onecollector_resources.findings.store import FindingStore
 from onecollector_resources.findings.webhook import SIGNATURE, WebhookSender, after_s
+from onecollector_resources.registry.finding_tables import finding_deliveries
 from onecollector_resources.registry.store import LogSourceRegistry
 from onecollector_resources.settings import ModelSettings, Settings, SettingsError, load_settings
 from tests.unit.findings_made import AT, MINUTE, finding
@@ -161,6 +163,26 @@ def test_a_tenant_whose_loki_refuses_holds_up_no_other(store: FindingStore) -> N
     assert deliver_due(store, [loki], NOW + timedelta(seconds=1)) == 0
     assert len(loki.taken) == 4
     assert len(store.due("loki", NOW + HOUR)) == 3
+
+
+def test_a_message_that_cannot_be_made_holds_up_no_other(store: FindingStore) -> None:
+    class Strict(Loki):
+        def send(self, delivery: Delivery) -> Outcome:
+            stream(delivery.payload)
+            return super().send(delivery)
+
+    loki = Strict()
+    for n in range(3):
+        store.open(finding(first=AT + n * MINUTE), "sent")
+    first = store.deliveries(finding().key)[0]
+    with store.database.writing() as connection:
+        # As a version wrote it that knew no sentences.
+        older = {name: value for name, value in first.payload.items() if name != "sentence"}
+        mine = finding_deliveries.c.key == first.key
+        connection.execute(update(finding_deliveries).where(mine).values(payload=older))
+    assert deliver_due(store, [loki], NOW) == 2
+    broken = next(one for one in store.deliveries(first.key) if one.channel == "loki")
+    assert (broken.state, broken.last_error) == ("pending", "cannot be sent: KeyError('sentence')")
 
 
 def test_what_does_not_arrive_for_a_day_is_given_up(store: FindingStore, hook: Receiver) -> None:
