@@ -148,7 +148,7 @@ def train(
     good = passed(trained.gates)
     done = promote_candidate(settings, models.store, tenant) if promote_ and good else None
     promoted = done if isinstance(done, Promoted) else None
-    for problem in trained.problems:
+    for problem in (*trained.problems, *([promoted.problem] if promoted and promoted.problem else ())):
         warn(problem)
     if json_:
         gates = [gate.plain() for gate in trained.gates]
@@ -186,8 +186,10 @@ def promote(
 
     settings, models = _opened(tenant)
     wanted = _named(models, model, "candidate")
-    pointer = promoted(settings, models.store, tenant, wanted, why, force=force).pointer
-    _moved(pointer, tenant, json_)
+    done = promoted(settings, models.store, tenant, wanted, why, force=force)
+    if done.problem:
+        warn(done.problem)
+    _moved(done.pointer, tenant, json_)
 
 
 @app.command("rollback")
