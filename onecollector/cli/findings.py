@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -121,11 +122,19 @@ def _judge(number: int, judgement: Judgement, note: str, json_: bool, then: str)
 
     _, store = _opened()
     _found(store, number)
-    stored = store.judge(number, judgement, getpass.getuser(), note)
+    stored = store.judge(number, judgement, _who(), note)
     if json_:
         print_json(plain_stored(stored))
         return
     console().print(Text(f"{number} {judgement}: {then}"))
+
+
+def _who() -> str:
+    """Who runs this, for the record: by number where the machine has no name for it, as in many a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _opened() -> tuple[Settings, FindingStore]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from datetime import timedelta
@@ -134,6 +135,20 @@ def test_a_judgement_is_kept_with_who_and_why_and_can_be_changed(store: FindingS
     assert "dismissed by " in run("show", "1").stdout and ": a batch" in run("show", "1").stdout
     assert "1 confirmed: its minutes are left out" in run("confirm", "1").stdout
     assert store.by_number(1).judgement == "confirmed"
+
+
+def test_who_has_no_name_on_this_machine_is_on_record_by_number(
+    store: FindingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    store.open(finding(), "sent")
+    run("confirm", "1")
+    assert f"confirmed by uid {os.getuid()}" in run("show", "1").stdout
 
 
 @pytest.mark.parametrize("command", ["show", "confirm", "dismiss"])
