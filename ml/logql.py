@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 
 PLACE = "<_>"
 LONGEST = 500
@@ -43,5 +44,12 @@ def query_of(labels: dict[str, str], template: str | None = None) -> str:
 
 
 def quoted(text: str) -> str:
-    """A Go string: JSON's escapes are a part of Go's."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """A Go string: JSON's escapes are a part of Go's. What a terminal would act on is escaped, and is the same when pasted."""
+    document = json.dumps(text, ensure_ascii=False)
+    return document if document.isprintable() else "".join(_escaped(c) for c in document)
+
+
+def _escaped(char: str) -> str:
+    if unicodedata.category(char) not in ("Cc", "Cf", "Zl", "Zp"):
+        return char
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"

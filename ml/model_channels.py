@@ -20,6 +20,14 @@ Channel = Literal["production", "candidate", "previous"]
 Clock = Callable[[], datetime]
 
 
+MEND: dict[Channel, str] = {
+    "production": "set it again: onecollector models promote MODEL --force",
+    "candidate": "train again: onecollector models train",
+    "previous": "it is written anew when a model is promoted: onecollector models promote MODEL",
+}
+"""What to do about a pointer that cannot be read."""
+
+
 class MovedMeanwhile(RuntimeError):
     """Somebody else moved the pointer: nothing was changed."""
 
@@ -68,7 +76,7 @@ class Channels:
                 if model_id and not MODEL_ID.fullmatch(model_id):
                     raise Unsealed(f"expected the id of a model, found {model_id!r}")
         except (Unsealed, KeyError, TypeError) as error:
-            raise ModelRefused(f"{where}: {error}; set it again: onecollector models promote MODEL --force") from None
+            raise ModelRefused(f"{where}: {error}; {MEND[channel]}") from None
         return etag, pointer
 
     def current(self, channel: Channel = "production") -> str:

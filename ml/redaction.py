@@ -11,6 +11,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from ml.named_secrets import without_named
+
 MOST = 500
 """Characters of a line that are shown."""
 READ = 4096
@@ -31,16 +33,6 @@ SHAPES = (
     (re.compile(r"(?<=://)[^\s/@:]{0,256}:[^\s/@]{1,256}@"), "[login]@"),
     (re.compile(r"[\w.%+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"), "[email]"),
 )
-NAMED = re.compile(
-    r"""(?ix)
-    ((?:passw(?:or)?d|passphrase|pwd|secret|token|credentials?|authorization|set-cookie|cookie
-       |api[_-]?key|access[_-]?key|private[_-]?key|client[_-]?secret|session[_-]?id)
-     ["']? \s{0,4} (?:=>|[=:]) \s{0,4})
-    (?: "(?:[^"\\]|\\.){0,4096}"? | '(?:[^'\\]|\\.){0,4096}'? | (?:(?:bearer|basic)\s{1,8})?[^\s,;&"']{1,4096} )
-    """
-)
-"""A name that says what follows, and what follows: in quotes, or up to the next space or separator."""
-
 _DIGITS = re.compile(r"[0-9](?:[ -]?[0-9]){12,}")
 
 
@@ -65,7 +57,7 @@ def printable(text: str) -> str:
 def _without_secrets(text: str) -> str:
     for shape, word in SHAPES:
         text = shape.sub(word, text)
-    return NAMED.sub(r"\1[secret]", _DIGITS.sub(_cards, text))
+    return without_named(_DIGITS.sub(_cards, text))
 
 
 def _cards(found: re.Match[str]) -> str:

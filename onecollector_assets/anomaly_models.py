@@ -93,6 +93,8 @@ def production_models(context: dg.AssetExecutionContext, onecollector: OneCollec
     if isinstance(done, Waiting):
         context.log.info("%s does not serve yet: %s", done.model_id, done.why)
         return
+    if done.problem:
+        context.log.warning(done.problem)
     yield dg.Output(
         None,
         data_version=dg.DataVersion(done.pointer.model_id),
@@ -102,6 +104,7 @@ def production_models(context: dg.AssetExecutionContext, onecollector: OneCollec
             "why": done.pointer.why,
             "shadow": done.shadow or "none: no model served",
             "removed models": len(done.removed),
+            **({"problem": done.problem} if done.problem else {}),
             "back": f"onecollector models rollback --tenant {tenant}",
         },
     )

@@ -18,16 +18,20 @@ from ml.shadow_gate import shadow_gate
 from ml.shadowing import SERVED, Shadow
 from onecollector_assets.model_training import judged_findings, models_of
 from onecollector_resources.settings import Settings
-from onecollector_resources.storage.objects import ObjectStore
+from onecollector_resources.storage.objects import ObjectStore, StoreError
 
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
-    """The pointer as it is now, how its shadow went, and models that were removed because newer ones are kept."""
+    """The pointer as it is now, how its shadow went, and models that were removed because newer ones are kept.
+
+    ``problem`` is why what comes after moving the pointer could not be done; empty where it was.
+    """
 
     pointer: Pointer
     removed: tuple[str, ...]
     shadow: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ def promote(
     """A model by its id, read whole first. ``over``: only in the place of that one; ``force``: whatever its gates say, and
     over a pointer that cannot be read.
 
-    Raises NotPassed, MovedMeanwhile, ModelRefused, StoreError.
+    Raises NotPassed, MovedMeanwhile, ModelRefused, StoreError: the pointer is as it was.
     """
     models = models_of(settings, tenant, store)
     models.load(model_id)
@@ -109,8 +113,12 @@ def promote(
         if not force:
             raise
         pointer = channels.reset(model_id, why)
-    models.shadows.end(model_id, SERVED)
-    return Promoted(pointer, tuple(models.prune(settings.models.keep)), shadow)
+    try:
+        models.shadows.end(model_id, SERVED)
+        return Promoted(pointer, tuple(models.prune(settings.models.keep)), shadow)
+    except (ModelRefused, StoreError) as error:
+        # It serves, whatever became of the rest: the next promotion removes what is left.
+        return Promoted(pointer, (), shadow, f"{model_id} serves, but no older model was removed: {error}")
 
 
 def shadow_minutes(settings: Settings) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -12,6 +13,7 @@ from onecollector.cli.lines import Form, LinePrinter, as_record, show_series
 from onecollector.cli.machine import Json
 from onecollector.cli.render import print_json, warn
 from onecollector.cli.spans import Span, seconds_of, span_of, told
+from onecollector.cli.visible import on_one_line
 
 if TYPE_CHECKING:
     from onecollector_resources.loki.access import LokiAccess
@@ -151,4 +153,4 @@ def labels(
         print_json(sorted(found))
         return
     for one in sorted(found):
-        typer.echo(one)
+        typer.echo(on_one_line(one) if sys.stdout.isatty() else one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onecollector.cli.invocation import as_pasted
+from onecollector.cli.visible import visible
 
 
 def KNOWN() -> tuple[type[Exception], ...]:
@@ -11,6 +12,7 @@ def KNOWN() -> tuple[type[Exception], ...]:
 
     from ml.model_channels import MovedMeanwhile, NotPassed
     from ml.model_manifest import ModelRefused
+    from ml.shard_arrays import BadShard
     from ml.tally_store import TallyRefused
     from ml.template_store import TemplateStoreError
     from onecollector.local.engine import EngineFailed, EngineUnreachable
@@ -24,6 +26,7 @@ def KNOWN() -> tuple[type[Exception], ...]:
     from onecollector_resources.archive.restore import RestoreFailed
     from onecollector_resources.archive.scratch import ScratchMissing
     from onecollector_resources.archive.shelf import NotArchived
+    from onecollector_resources.exports.dataset import DatasetError
     from onecollector_resources.exports.plan import PlanError
     from onecollector_resources.loki.config import LokiConfigError
     from onecollector_resources.loki.effort import ReadFailed
@@ -44,6 +47,7 @@ def KNOWN() -> tuple[type[Exception], ...]:
         LokiConfigError,
         ReadFailed,
         LogqlError,
+        DatasetError,
         PlanError,
         StoreError,
         RetentionError,
@@ -52,7 +56,6 @@ def KNOWN() -> tuple[type[Exception], ...]:
         SupervisorError,
         EngineFailed,
         EngineUnreachable,
-        StoreError,
         DayOpen,
         ManifestError,
         SchemaUnsupported,
@@ -63,6 +66,7 @@ def KNOWN() -> tuple[type[Exception], ...]:
         TemplateStoreError,
         TallyRefused,
         ModelRefused,
+        BadShard,
         MovedMeanwhile,
         NotPassed,
         NothingToLearn,
@@ -77,5 +81,5 @@ def explain(error: Exception) -> str:
     if isinstance(error, httpx.HTTPError):
         request = getattr(error, "_request", None)
         where = f" at {request.url}" if request is not None else ""
-        return as_pasted(f"no answer{where}: {error}; is everything up? run: onecollector status")
-    return as_pasted(str(error))
+        return visible(as_pasted(f"no answer{where}: {error}; is everything up? run: onecollector status"))
+    return visible(as_pasted(str(error)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 from rich.text import Text
 
-from onecollector.cli.render import console, human_bytes
+from onecollector.cli.render import console, error_console, human_bytes
 from onecollector_resources.exports.exporting import Outcome
 from onecollector_resources.loki.catalogue import IndexStats
 
@@ -48,7 +48,7 @@ class Meter:
 
     def __init__(self, size: IndexStats, *, shown: bool) -> None:
         self._size = size
-        self._console = Console(stderr=True, highlight=False)
+        self._console = error_console()
         self._progress = _bar(self._console) if shown else None
         self._task = (
             self._progress.add_task("", total=size.bytes or None, rows="0", rate="-") if self._progress else None

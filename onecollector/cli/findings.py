@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from rich.text import Text
 from onecollector.cli.invocation import as_pasted, command_name
 from onecollector.cli.machine import Json
 from onecollector.cli.render import console, print_json, table, warn
+from onecollector.cli.visible import on_one_line
 
 if TYPE_CHECKING:
     from onecollector_resources.findings.records import Judgement, StoredFinding
@@ -45,6 +47,8 @@ def list_(
     if state not in (None, *STATES):
         raise typer.BadParameter(f"expected one of {', '.join(STATES)}, found {state!r}")
     settings, store = _opened()
+    if tenant not in (None, *settings.tenants) and not store.find(tenant, limit=1):
+        raise typer.BadParameter(f"expected one of {', '.join(sorted(settings.tenants))}, found {tenant!r}")
     began = _moment(since)
     found = store.find(
         tenant,
@@ -73,7 +77,6 @@ def show(number: Number, json_: Json = False) -> None:
 
     Example: onecollector findings show 118
     """
-    from ml.redaction import printable
     from onecollector_resources.findings.message import plain_stored, storable
     from onecollector_resources.findings.report import Told, headline, rarity, rows
 
@@ -90,12 +93,12 @@ def show(number: Number, json_: Json = False) -> None:
         print_json(storable(plain_stored(stored) | {"sent": sent, "together": beside, "evidence": evidence}))
         return
     out = console()
-    title = Text(printable(headline(stored)), style="bold")
+    title = Text(on_one_line(headline(stored)), style="bold")
     title.append(f"   {rarity(stored.finding)}", style="not bold dim")
     out.print(title)
     for label, text in rows(stored, Told(incident, deliveries)):
         # Folded by the terminal, if at all: what is copied from it is one line.
-        out.print(Text(f"{label:<10}{printable(_pastable(label, text))}"), soft_wrap=True)
+        out.print(Text(f"{label:<10}{on_one_line(_pastable(label, text))}"), soft_wrap=True)
 
 
 @app.command("confirm")
@@ -109,7 +112,7 @@ def confirm(number: Number, note: Note = "", json_: Json = False) -> None:
 
 @app.command("dismiss")
 def dismiss(number: Number, note: Note = "", json_: Json = False) -> None:
-    """It was nothing: the next model takes it for normal, within half a decade a training.
+    """It was nothing: the next model takes it for normal, by half a decade of rarity a week at most.
 
     Example: onecollector findings dismiss 118 --note "the nightly import"
     """
@@ -121,11 +124,19 @@ def _judge(number: int, judgement: Judgement, note: str, json_: bool, then: str)
 
     _, store = _opened()
     _found(store, number)
-    stored = store.judge(number, judgement, getpass.getuser(), note)
+    stored = store.judge(number, judgement, _who(), note)
     if json_:
         print_json(plain_stored(stored))
         return
     console().print(Text(f"{number} {judgement}: {then}"))
+
+
+def _who() -> str:
+    """Who runs this, for the record: by number where the machine has no name for it, as in many a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _opened() -> tuple[Settings, FindingStore]:
@@ -162,8 +173,6 @@ def _moment(since: str) -> datetime:
 
 
 def _row(stored: StoredFinding, tenant: str | None) -> tuple[Any, ...]:
-    from ml.redaction import printable
-
     found = stored.finding
     minutes = int((found.last - found.first).total_seconds()) // 60 + 1
     service = found.service if tenant or found.tenant == "default" else f"{found.tenant}/{found.service}"
@@ -172,10 +181,10 @@ def _row(stored: StoredFinding, tenant: str | None) -> tuple[Any, ...]:
         stored.number,
         f"{found.first:%Y-%m-%d %H:%M}",
         f"{minutes} min",
-        printable(service),
+        service,
         Text(found.severity, STYLES.get(found.severity, "")),
         Text(state, STYLES.get(state, "")),
-        printable(found.sentence),
+        found.sentence,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.text import Text
 
 from onecollector.cli.render import console, table
+from onecollector.cli.visible import escaped, on_one_line, visible
 
 if TYPE_CHECKING:
     from onecollector_resources.loki.answers import Entry, Sample
@@ -31,16 +31,7 @@ STYLES = {
 }
 """By severity; what is not here is as usual as any line."""
 
-COLOUR_CODE = re.compile(r"\x1b\[[0-9;:]*m")
-CONTROL = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"} | {127: "\u2421"}
-"""A line must not move the cursor or clear the screen of who reads it."""
-
 BARS = "▁▂▃▄▅▆▇█"
-
-
-def plain(line: str) -> str:
-    """A line without colour codes, other control characters made visible."""
-    return COLOUR_CODE.sub("", line).translate(CONTROL)
 
 
 def as_record(entry: Entry) -> dict[str, Any]:
@@ -67,7 +58,8 @@ class LinePrinter:
                 sys.stdout.write(entry.line + "\n")
             elif self._form == "jsonl":
                 record = as_record(entry) | ({"filled": True} if filled else {})
-                sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+                document = json.dumps(record, ensure_ascii=False)
+                sys.stdout.write((escaped(document) if sys.stdout.isatty() else document) + "\n")
             elif self._coloured:
                 stamp, service, line = self._parts(entry, filled)
                 text = Text().append(stamp, style="dim").append(service, style="cyan")
@@ -79,8 +71,8 @@ class LinePrinter:
     def _parts(self, entry: Entry, filled: bool) -> tuple[str, str, str]:
         stamp = f"{datetime.fromtimestamp(entry.time_ns // 10**9, UTC):%Y-%m-%d %H:%M:%S}"
         stamp = stamp.removeprefix(f"{self._day} ") + f".{entry.time_ns // 10**6 % 1000:03d}"
-        service = entry.labels.get("service_name", "")
-        return f"{stamp}{'+' if filled else ' '}", f"{service} " if service else "", plain(entry.line)
+        service = on_one_line(entry.labels.get("service_name", ""))
+        return f"{stamp}{'+' if filled else ' '}", f"{service} " if service else "", visible(entry.line)
 
 
 def series_name(sample: Sample) -> str:
@@ -101,8 +93,9 @@ def trend(values: Sequence[float], width: int = 30) -> str:
     if not kept:
         return ""
     low, high = min(kept), max(kept)
-    span = (high - low) or 1
-    return "".join(BARS[round((value - low) / span * (len(BARS) - 1))] for value in kept)
+    # Halves, as the whole of two numbers far apart is no number.
+    span = (high / 2 - low / 2) or 1
+    return "".join(BARS[round((value / 2 - low / 2) / span * (len(BARS) - 1))] for value in kept)
 
 
 def show_series(series: Sequence[Sample]) -> None:

@@ -8,19 +8,25 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onecollector.cli.visible import Terminal, on_one_line
 
-def console() -> Console:
+
+def console() -> Terminal:
     """stdout; rich drops colour by itself when it is not a terminal, and lines are not folded in a pipe."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
+    return Terminal(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
+
+
+def error_console() -> Terminal:
+    """stderr."""
+    return Terminal(stderr=True, highlight=False)
 
 
 def warn(message: str) -> None:
     """A line on stderr."""
-    Console(stderr=True, highlight=False).print(Text(message, style="yellow"))
+    error_console().print(Text(message, style="yellow"))
 
 
 def print_json(value: Any) -> None:
@@ -43,7 +49,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence
         out.add_column(name, justify="right" if name in right else "left", no_wrap=True, overflow="ellipsis")
     for row in rows:
         # Text, not str: names of containers are not markup.
-        out.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
+        out.add_row(
+            *(cell if isinstance(cell, Text) else Text(on_one_line("" if cell is None else str(cell))) for cell in row)
+        )
     return out
 
 

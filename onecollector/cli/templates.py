@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from onecollector.cli.lines import BARS, CONTROL
+from onecollector.cli.lines import BARS
 from onecollector.cli.machine import Json
 from onecollector.cli.render import console, print_json, table, warn
+from onecollector.cli.spans import day_of
+from onecollector.cli.visible import on_one_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -104,12 +106,12 @@ def show(
         seen = state.seen.get((row["service"], row["id"]))
         ever = f"first seen {_stamp(seen.first_ns)}, last {_stamp(seen.last_ns)}" if seen else "not kept yet"
         out.print(Text(_told(row), style="bold"))
-        out.print(Text(f"  id        {row['id']}   service {row['service'] or '(none)'}   {ever}"))
+        out.print(Text(f"  id        {row['id']}   service {on_one_line(row['service']) or '(none)'}   {ever}"))
         out.print(
             Text(f"  {wanted}  {row['lines']:,} lines, {row['errors']:,} errors   {_bars(row['hours'])}  00-23 h UTC")
         )
         for number, line in enumerate(row["examples"]):
-            out.print(Text(f"  {'lines     ' if not number else '          '}{line.translate(CONTROL)}"))
+            out.print(Text(f"  {'lines     ' if not number else '          '}{on_one_line(line)}"))
         out.print(Text(f"  query     {row['query']}"))
         if row["parts"]:
             out.print(Text(f"  has taken in {', '.join(row['parts'][:10])}{' …' if len(row['parts']) > 10 else ''}"))
@@ -131,7 +133,7 @@ def diff(
     from ml.template_days import difference
 
     first, settings, kept = _opened(before, tenant)
-    second = _parsed(after) if after is not None else first + timedelta(days=1)
+    second = day_of(after) if after is not None else first + timedelta(days=1)
     state, _, old = _day(settings, kept, first, tenant)
     state, facts, now = _day(settings, kept, second, tenant, state)
     rows = [
@@ -168,16 +170,9 @@ def _opened(day: str | None, tenant: str) -> tuple[date, Settings, TemplateStore
     settings = load_settings()
     kept = TemplateStore(model_store(settings), tenant)
     if day is not None:
-        return _parsed(day), settings, kept
+        return day_of(day), settings, kept
     days = kept.days()
     return (days[-1] if days else datetime.now(UTC).date() - timedelta(days=1)), settings, kept
-
-
-def _parsed(day: str) -> date:
-    try:
-        return date.fromisoformat(day)
-    except ValueError:
-        raise typer.BadParameter(f"expected a day such as 2026-11-03, found {day!r}") from None
 
 
 def _day(
@@ -215,7 +210,7 @@ def _of_service(counts: pl.DataFrame, service: str, day: date) -> pl.DataFrame:
 
     mine = counts.filter(pl.col("service") == service)
     if not mine.height:
-        there = ", ".join(sorted(counts["service"].unique().to_list())) or "none"
+        there = on_one_line(", ".join(sorted(counts["service"].unique().to_list()))) or "none"
         typer.echo(f"no lines of service {service!r} on {day}; there are: {there}", err=True)
         raise typer.Exit(1)
     return mine
@@ -227,7 +222,7 @@ def _first_ns(state: StoredTemplates, row: Mapping[str, Any]) -> int:
 
 
 def _told(row: Mapping[str, Any]) -> str:
-    return row["template"].translate(CONTROL) or ("(no text)" if row["id"] != "overflow" else "(too many kinds)")
+    return on_one_line(row["template"]) or ("(no text)" if row["id"] != "overflow" else "(too many kinds)")
 
 
 def _bars(hours: list[int]) -> str:

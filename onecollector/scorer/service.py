@@ -120,6 +120,11 @@ class ScorerService:
                 self._problems.pop("delivery", None)
             except RegistryError as error:
                 self._problems["delivery"] = str(error)
+            except Exception as error:
+                # The thread's outermost edge: nobody would begin it anew, and no message would be sent any more.
+                if "delivery" not in self._problems:
+                    log.exception("delivery.failed")
+                self._problems["delivery"] = f"messages about findings wait: {error!r}"
 
     def _say(self) -> None:
         self._written = self._clock()

@@ -109,7 +109,7 @@ class ExportDataset:
         """Partition by partition, so that more can be read than fits into memory: rows by time, ``columns`` or all.
 
         The manifest is the one that was read by: another than in ``manifests`` where the partition was replaced.
-        Raises StoreError; DatasetError for an unknown column, another schema, or files that are gone.
+        Raises StoreError; DatasetError for an unknown column, another schema, files that are gone or damaged.
         """
         names = _checked(columns)
 
@@ -179,10 +179,23 @@ class ExportDataset:
 
     def _rows(self, manifest: Manifest, file: PartFile, names: Sequence[str]) -> pa.Table:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         key = manifest.partition.prefix + file.name
-        with ObjectFile(self.store, key, file.bytes) as opened, pa.PythonFile(opened, mode="r") as source:
+        try:
+            return self._read(manifest, key, file.bytes, names)
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+            # What pyarrow makes of a file that is cut or has other bytes; it names none.
+            why = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise DatasetError(
+                f"{self.store.url}/{key}: expected a whole Parquet file of lines, found a damaged one ({why}); "
+                "export the hour again with --force"
+            ) from error
+
+    def _read(self, manifest: Manifest, key: str, size: int, names: Sequence[str]) -> pa.Table:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with ObjectFile(self.store, key, size) as opened, pa.PythonFile(opened, mode="r") as source:
             parquet = pq.ParquetFile(source)
             version = (parquet.schema_arrow.metadata or {}).get(b"onecollector.lines.schema", b"none").decode()
             if version != str(SCHEMA_VERSION):
@@ -193,7 +206,11 @@ class ExportDataset:
             own = [name for name in names if name not in PARTITION_COLUMNS]
             clip = self._clip(manifest.partition)
             # Also where nobody asks for it: it is what rows are counted and clipped by.
-            table = parquet.read(columns=[*own, *(["timestamp"] if "timestamp" not in own else [])])
+            wanted = [*own, *(["timestamp"] if "timestamp" not in own else [])]
+            table = parquet.read(columns=wanted).select(wanted)
+            for name in wanted:
+                if table.schema.field(name).type != schema().field(name).type:
+                    raise TypeError(f"column {name} is {table.schema.field(name).type}")
             return table if clip is None else table.filter(clip)
 
     def _clip(self, partition: Partition) -> Any:

@@ -1,8 +1,8 @@
 """Messages about findings on their way out: what is due is sent, oldest first, and what comes back decides about it.
 
 A message is marked as sent after it arrived, so a process that ends in between sends it again; receivers tell by the
-idempotency key (webhook) or by the same line at the same nanosecond (Loki). Each channel has its own queue: one that does
-not answer holds itself up, and nothing else.
+idempotency key (webhook) or by the same line at the same nanosecond (Loki). Each channel has its own queue, in Loki each
+tenant: one that does not answer holds itself up, and nothing else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 FIRST_S, LONGEST_S = 2.0, 300.0
 """Seconds until the second attempt, doubled for each that follows, and at most."""
 HELD_S = 60.0
-"""A channel that does not answer is asked once in so many seconds at most."""
+"""A receiver that does not answer is asked once in so many seconds at most."""
+BY_TENANT: tuple[Channel, ...] = ("loki",)
+"""Channels in which each tenant has a receiver of its own, with its own login and limits."""
 GIVEN_UP = timedelta(hours=24)
 AT_ONCE = 100
 SPAN_S = 5.0
@@ -90,10 +92,13 @@ def _deliver(
     store: DeliveryRows, sender: Sender, now: datetime, chance: Callable[[], float], monotonic: Callable[[], float]
 ) -> int:
     arrived, began = 0, monotonic()
+    away: set[str] = set()
     for delivery in store.due(sender.channel, now, AT_ONCE):
         if monotonic() - began > SPAN_S:
             break
-        outcome = sender.send(delivery)
+        if delivery.tenant in away:
+            continue
+        outcome = _outcome(sender, delivery)
         if isinstance(outcome, Arrived):
             store.sent(delivery)
             arrived += 1
@@ -102,9 +107,21 @@ def _deliver(
             store.refused(delivery, outcome.reason)
         else:
             _put_off(store, delivery, outcome, now, chance())
-            if outcome.away:
+            if outcome.away and sender.channel not in BY_TENANT:
                 break
+            if outcome.away:
+                away.add(delivery.tenant)
     return arrived
+
+
+def _outcome(sender: Sender, delivery: Delivery) -> Outcome:
+    try:
+        return sender.send(delivery)
+    except Exception as error:
+        # A message's outermost edge: one that an earlier version wrote, say, holds up no other.
+        if not delivery.attempts:
+            log.exception("%s: the message about %s cannot be sent", sender.channel, delivery.key)
+        return Later(f"cannot be sent: {error!r}")
 
 
 def _put_off(store: DeliveryRows, delivery: Delivery, outcome: Later, now: datetime, chance: float) -> None:
@@ -117,4 +134,5 @@ def _put_off(store: DeliveryRows, delivery: Delivery, outcome: Later, now: datet
         store.try_again(delivery, now + timedelta(seconds=wait), outcome.reason)
     if outcome.away:
         held = max(outcome.after_s, min(HELD_S, wait_s(attempts, 0.0, chance)))
-        store.hold(delivery.channel, now + timedelta(seconds=held))
+        tenant = delivery.tenant if delivery.channel in BY_TENANT else None
+        store.hold(delivery.channel, now + timedelta(seconds=held), tenant)

@@ -66,13 +66,16 @@ class DeliveryRows:
             delivery, next_attempt=at, attempts=delivery.attempts + 1, last_error=storable(reason)[:MOST_ERROR]
         )
 
-    def hold(self, channel: Channel, until: datetime) -> None:
-        """Nothing of the channel is due before then."""
+    def hold(self, channel: Channel, until: datetime, tenant: str | None = None) -> None:
+        """Nothing of the channel is due before then; ``tenant``: nothing of that one in the channel."""
         table = finding_deliveries
+        mine = table.c.channel == channel
+        if tenant is not None:
+            mine &= table.c.tenant == tenant
         with self.database.writing() as connection:
             connection.execute(
                 update(table)
-                .where(table.c.channel == channel, table.c.state == "pending", table.c.next_attempt < until)
+                .where(mine, table.c.state == "pending", table.c.next_attempt < until)
                 .values(next_attempt=until)
             )
 

@@ -106,6 +106,20 @@ def test_the_first_serves_at_once_and_the_next_after_a_day_in_its_shadow(
     assert models.channels.current("candidate") == third
 
 
+def test_a_model_serves_also_where_another_pointer_is_damaged_and_that_is_told(
+    settings: Settings, models: ModelStore
+) -> None:
+    first = trained(models, 0)
+    models.store.put(models.channels.key("candidate"), b"garbage")
+    code, text = run("promote", first)
+    assert code == 0 and f"{first} serves now" in text
+    assert "no older model was removed" in text and "candidate.json" in text and "onecollector models train" in text
+    assert models.channels.current() == first and models.ids() == [first]
+    models.store.put(models.channels.key("production"), b"garbage")
+    code, text = run("promote", first)
+    assert code != 0 and "onecollector models promote MODEL --force" in text
+
+
 def test_one_that_did_badly_does_not_serve_and_the_run_says_why(settings: Settings, models: ModelStore) -> None:
     first = trained(models, 0)
     promote_next(settings, models.store, "default")

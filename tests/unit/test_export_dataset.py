@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onecollector.cli.errors import KNOWN
 from onecollector_resources.exports import writer as writing
 from onecollector_resources.exports.dataset import DatasetError, ExportDataset
 from onecollector_resources.exports.partitions import Partition, partition_of
@@ -44,6 +46,12 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> FileStore:
     store = small_dataset(folder, [*ODD, ""])
     exported(store, folder / "scratch", Partition("default", "", HOUR + timedelta(hours=5)), [])
     return store
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that is damaged now and then."""
+    return small_dataset(tmp_path_factory.mktemp("damaged"), ["web"], hours=1).root
 
 
 # What any other tool sees.
@@ -201,6 +209,23 @@ def test_files_that_are_gone_are_an_error_that_says_what_to_do(tmp_path: Path) -
     Path(dataset.files()[0]).unlink()
     with pytest.raises(DatasetError, match=r"default/web 2026-11-03 14:00: expected the files .* --force"):
         dataset.table()
+
+
+@given(st.integers(0), st.binary(min_size=1, max_size=30), st.booleans())
+@settings(deadline=None)
+def test_a_damaged_file_is_read_or_named_with_what_to_do(damaged: Path, at: int, bytes_: bytes, cut: bool) -> None:
+    (file,) = map(Path, ExportDataset.find(FileStore(damaged)).files())
+    sound = file.read_bytes()
+    at %= len(sound)
+    file.write_bytes(sound[:at] + bytes_ + (b"x" * len(sound) if cut else sound[at + len(bytes_) :]))
+    os.truncate(file, len(sound))
+    try:
+        ExportDataset.find(FileStore(damaged)).table()
+    except DatasetError as error:
+        assert file.name in str(error) and "export the hour again with --force" in str(error)
+        assert isinstance(error, KNOWN())
+    finally:
+        file.write_bytes(sound)
 
 
 # Checking.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 from onecollector.local.ports import any_free_port
 from onecollector_resources.findings.delivery import (
@@ -18,16 +20,18 @@ from onecollector_resources.findings.delivery import (
     GIVEN_UP,
     LONGEST_S,
     Arrived,
+    Later,
     Outcome,
     deliver_due,
     wait_s,
 )
-from onecollector_resources.findings.loki_lines import stamp_ns
+from onecollector_resources.findings.loki_lines import stamp_ns, stream
 from onecollector_resources.findings.message import message
 from onecollector_resources.findings.opening import finding_store, senders_of
 from onecollector_resources.findings.records import Channel, Delivery
 from onecollector_resources.findings.store import FindingStore
 from onecollector_resources.findings.webhook import SIGNATURE, WebhookSender, after_s
+from onecollector_resources.registry.finding_tables import finding_deliveries
 from onecollector_resources.registry.store import LogSourceRegistry
 from onecollector_resources.settings import ModelSettings, Settings, SettingsError, load_settings
 from tests.unit.findings_made import AT, MINUTE, finding
@@ -142,6 +146,43 @@ def test_a_dead_webhook_holds_up_nothing_but_itself(store: FindingStore, hook: R
         assert [one.payload["number"] for one in loki.taken] == (list(range(1, 51)) if url == hook.url else [])
     assert len(store.due("webhook", NOW + HOUR)) == 50
     assert store.deliveries(finding().key)[0].last_error.startswith("no answer:")
+
+
+def test_a_tenant_whose_loki_refuses_holds_up_no_other(store: FindingStore) -> None:
+    class Refusing(Loki):
+        def send(self, delivery: Delivery) -> Outcome:
+            super().send(delivery)
+            return Later("answered 429", away=True) if delivery.tenant == "noisy" else Arrived()
+
+    loki = Refusing()
+    for n, tenant in enumerate(("quiet", "noisy", "noisy", "calm", "noisy", "quiet")):
+        store.open(replace(finding(first=AT + n * MINUTE), tenant=tenant), "sent")
+    assert deliver_due(store, [loki], NOW) == 3
+    # The one that refuses is asked once, and then left alone for a while.
+    assert [one.tenant for one in loki.taken] == ["quiet", "noisy", "calm", "quiet"]
+    assert deliver_due(store, [loki], NOW + timedelta(seconds=1)) == 0
+    assert len(loki.taken) == 4
+    assert len(store.due("loki", NOW + HOUR)) == 3
+
+
+def test_a_message_that_cannot_be_made_holds_up_no_other(store: FindingStore) -> None:
+    class Strict(Loki):
+        def send(self, delivery: Delivery) -> Outcome:
+            stream(delivery.payload)
+            return super().send(delivery)
+
+    loki = Strict()
+    for n in range(3):
+        store.open(finding(first=AT + n * MINUTE), "sent")
+    first = store.deliveries(finding().key)[0]
+    with store.database.writing() as connection:
+        # As a version wrote it that knew no sentences.
+        older = {name: value for name, value in first.payload.items() if name != "sentence"}
+        mine = finding_deliveries.c.key == first.key
+        connection.execute(update(finding_deliveries).where(mine).values(payload=older))
+    assert deliver_due(store, [loki], NOW) == 2
+    broken = next(one for one in store.deliveries(first.key) if one.channel == "loki")
+    assert (broken.state, broken.last_error) == ("pending", "cannot be sent: KeyError('sentence')")
 
 
 def test_what_does_not_arrive_for_a_day_is_given_up(store: FindingStore, hook: Receiver) -> None:

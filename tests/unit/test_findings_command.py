@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from datetime import timedelta
@@ -136,10 +137,30 @@ def test_a_judgement_is_kept_with_who_and_why_and_can_be_changed(store: FindingS
     assert store.by_number(1).judgement == "confirmed"
 
 
+def test_who_has_no_name_on_this_machine_is_on_record_by_number(
+    store: FindingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    store.open(finding(), "sent")
+    run("confirm", "1")
+    assert f"confirmed by uid {os.getuid()}" in run("show", "1").stdout
+
+
 @pytest.mark.parametrize("command", ["show", "confirm", "dismiss"])
 def test_a_number_that_nobody_has_is_said_so(store: FindingStore, command: str) -> None:
     said = run(command, "99999999999", code=1)
     assert said.stderr == "no finding has the number 99999999999; look: onecollector findings list\n"
+
+
+def test_a_tenant_that_nobody_has_is_said_so_unless_findings_of_it_are_left(store: FindingStore) -> None:
+    assert "expected one of default, found 'nosuch'" in run("list", "--tenant", "nosuch", code=2).stderr
+    store.open(finding(tenant="nosuch"), "sent")
+    assert "payments" in run("list", "--tenant", "nosuch", "--since", "2026-11-01").stdout
 
 
 def test_an_empty_list_says_why(store: FindingStore, config: Path) -> None:

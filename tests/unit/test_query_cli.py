@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import unicodedata
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import date, datetime, time, timedelta, timezone
+from io import StringIO
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import typer
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from rich.text import Text
 
-from onecollector.cli.lines import number, plain, trend
-from onecollector.cli.spans import instant_ns, span_of, told
+from onecollector.cli.errors import explain
+from onecollector.cli.lines import LinePrinter, number, trend
+from onecollector.cli.render import console, table, warn
+from onecollector.cli.spans import YEARS, day_of, instant_ns, seconds_of, span_of, told
+from onecollector.cli.visible import escaped, visible
 from onecollector_resources.loki.answers import Entry
 from onecollector_resources.loki.entry_table import write_parquet
 from onecollector_resources.loki.lines import schema
@@ -47,6 +56,25 @@ def test_a_time_that_is_told_can_be_typed(second: int) -> None:
     assert instant_ns(told(second * S), NOW) == second * S
 
 
+@given(st.dates(), st.times(timezones=st.timezones()))
+@example(date(9999, 12, 31), time(23, 59, 59, tzinfo=timezone(-timedelta(hours=23))))
+@example(date(1, 1, 5), time(0, 0, tzinfo=timezone(timedelta(hours=23))))
+def test_a_day_or_a_time_of_any_year_is_taken_or_refused_in_words(day: date, of_day: time) -> None:
+    moment = datetime.combine(day, of_day.replace(microsecond=0))
+    for read in (lambda: day_of(str(day)).year, lambda: int(told(instant_ns(moment.isoformat(), NOW))[:4])):
+        try:
+            assert read() in YEARS
+        except typer.BadParameter as error:
+            assert str(error).startswith("expected a da")
+
+
+def test_a_duration_that_reaches_behind_every_date_is_refused() -> None:
+    assert datetime.now() - timedelta(seconds=seconds_of("1000d"))
+    for duration in ("999999999d", "9" * 400 + "w"):
+        with pytest.raises(typer.BadParameter, match="expected a duration of 1000 years at most"):
+            seconds_of(duration)
+
+
 def test_spans() -> None:
     assert span_of("5m", None, None, NOW).start_ns == NOW - 300 * S
     assert span_of(None, None, None, NOW).start_ns == NOW - 3_600 * S
@@ -71,16 +99,43 @@ def test_a_span_that_holds_nothing_is_refused(since: str | None, from_: str | No
     assert said in str(error.value)
 
 
-@given(st.text())
-def test_a_line_cannot_move_the_cursor(line: str) -> None:
-    assert not {c for c in plain(line) if ord(c) < 32 or ord(c) == 127} - {"\t", "\n"}
+MOVING = st.sampled_from("\x1b\x9b\x85\r\x7f\u202e\u2066\u200f\u2028\U000e0041")
+FOREIGN = st.lists(st.text(max_size=8) | MOVING, max_size=12).map("".join)
+
+
+@given(FOREIGN)
+@example("\x9b2J\u202e\n\x1b]0;title\x07")
+def test_a_line_cannot_move_the_cursor_or_turn_others_around_by_any_way_out(line: str) -> None:
+    shown = StringIO()
+    with redirect_stdout(shown), redirect_stderr(shown):
+        console().print(Text(line), line.replace("[", "("))
+        console().print(table((line,), [(line, "x")]))
+        warn(line)
+        print(explain(ValueError(line)))
+        LinePrinter("text").show([Entry(0, line, {"service_name": line}, {})])
+    found = shown.getvalue()
+    assert visible(line) in found
+    assert not {c for c in found if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp")} - set("\t\n\u200c\u200d")
+    # A cell is one line, whatever is in it.
+    assert not {"\t", "\n"} & set("".join(map(str, table(("a",), [(line,)]).columns[0].cells)))
+
+
+@given(FOREIGN)
+def test_json_says_the_same_with_all_of_it_escaped(line: str) -> None:
+    document = json.dumps({"line": line}, ensure_ascii=False)
+    assert json.loads(escaped(document)) == {"line": line}
+    assert visible(escaped(document)) == escaped(document)
 
 
 def test_colours_of_a_program_go_and_its_words_stay() -> None:
-    assert plain("\x1b[1;31mERROR\x1b[0m x\r") == "ERROR x␍"
+    assert (
+        visible("\x1b[1;31mERROR\x1b[0m x\r\n\tgrößer 日本語 👩\u200d🚒 \x9b31m")
+        == "ERROR x␍\n\tgrößer 日本語 👩\u200d🚒 "
+    )
 
 
 @given(st.lists(st.floats(), max_size=40))
+@example([1.7e308, -1e308])
 def test_numbers_of_any_kind_have_a_trend(values: list[float]) -> None:
     assert len(trend(values)) <= 30
     assert all(number(value) for value in values)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from onecollector.scorer import service as serving
 from onecollector.scorer.service import ScorerService
 from onecollector.scorer.status_file import ScorerStatus, health_of, read_status
 from onecollector.scorer.tenant import TenantScorer
@@ -58,6 +60,43 @@ def test_a_tenant_that_fails_in_a_way_nobody_foresaw_stops_no_other(tmp_path: Pa
     status = read_status(StateLayout(tmp_path).scorer_status)
     assert status is not None and any("bad: ZeroDivisionError" in problem for problem in status.problems)
     store.disconnect()
+
+
+def test_messages_go_on_after_a_fault_that_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = itertools.count(1)
+
+    def fails_at_first(*_: object) -> int:
+        if next(begun) == 1:
+            raise UnicodeEncodeError("ascii", "é", 0, 1, "a fault of ours")
+        service.stop()
+        return 0
+
+    monkeypatch.setattr(serving, "deliver_due", fails_at_first)
+    monkeypatch.setattr(serving, "DELIVER_S", 0.0)
+    store = FindingStore(f"sqlite:///{tmp_path}/r.db")
+    service = ScorerService(StateLayout(tmp_path), [], store, [])
+    told_of: list[str] = []
+    service._problems = Told(told_of)
+    deadline = threading.Timer(20, service.stop)
+    deadline.start()
+    service.run()
+    deadline.cancel()
+    assert next(begun) > 2
+    assert len(told_of) == 1 and "a fault of ours" in told_of[0]
+    assert not service._problems
+    store.disconnect()
+
+
+class Told(dict[str, str]):
+    """Problems, and each that was ever told."""
+
+    def __init__(self, ever: list[str]) -> None:
+        super().__init__()
+        self._ever = ever
+
+    def __setitem__(self, name: str, problem: str) -> None:
+        self._ever.append(problem)
+        super().__setitem__(name, problem)
 
 
 def told(**tenant: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import numpy as np
 from hypothesis import given
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
 from ml.forest import SAMPLE, from_trees
-from ml.logql import pattern_of, query_of
+from ml.logql import pattern_of, query_of, quoted
+from onecollector_resources.loki.logql import tokens, unquote
 
 
 def matches(pattern: str, line: str) -> bool:
@@ -45,7 +47,14 @@ def test_a_pattern_has_no_named_and_no_neighbouring_wildcards_and_is_quoted(text
     assert "<_><_>" not in pattern
     assert re.findall(r"<[A-Za-z0-9]+>", pattern) == []
     query = query_of({"service_name": text}, text)
-    assert not any(ord(c) < 32 or ord(c) == 127 for c in query)
+    assert not {unicodedata.category(c) for c in query} & {"Cc", "Cf", "Zl", "Zp"}
+
+
+@given(st.text(max_size=8).map(lambda text: text + '\x9b\u202e\U000e0041\x7f"\\'))
+def test_what_is_quoted_is_safe_to_show_and_means_the_same_when_pasted(text: str) -> None:
+    (token,) = tokens(quoted(text))
+    assert unquote(quoted(text), token) == text
+    assert not {unicodedata.category(c) for c in quoted(text)} & {"Cc", "Cf", "Zl", "Zp"}
 
 
 def test_the_forest_walks_its_trees_as_scikit_learn_does() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import time
 import unicodedata
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ml.named_secrets import without_named
 from ml.redaction import MOST, redacted
 
 CARD = "4242 4242 4242 4242"
@@ -22,7 +25,19 @@ SECRETS = {
     "password=hunter2hunter2": "password=[secret]",
     'api_key: "s3cr3t with spaces"': "api_key: [secret]",
     "ghp_0123456789abcdefghijABCDEFGHIJ012345": "[token]",
+    "SECRET_KEY=wJalrXUtnFEMI/K7MDENG": "SECRET_KEY=[secret]",
+    r'{"log":"{\"password\":\"a \\\"b\\\" c\"}\n"}': r'{"log":"{\"password\":[secret]}\n"}',
+    "'token': b'a b', x": "'token': [secret], x",
+    'password: Some("a b"), x': "password: [secret], x",
+    "Cookie: theme=dark; sid=a1b2c3": "Cookie: [secret]",
 }
+NAMES = ("password", "db_passwd", "api-key", "SECRET_KEY", "signingKey", "refresh_token", "Authorization")
+MARK = "hunter2"
+NESTED = st.recursive(
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12).map(lambda text: text + MARK),
+    lambda inner: st.lists(inner, min_size=1, max_size=2) | st.dictionaries(st.just("value"), inner, min_size=1),
+    max_leaves=3,
+)
 
 
 @pytest.mark.parametrize(("secret", "shown"), SECRETS.items())
@@ -49,9 +64,31 @@ def test_half_a_secret_at_the_cut_is_not_shown_either(secrets: list[str]) -> Non
     assert "4242" not in found and "hunter2" not in found and "eyJ" not in found
 
 
+@given(st.sampled_from(NAMES), NESTED, st.integers(0, 3))
+def test_what_a_name_tells_is_hidden_however_deep_in_json_and_what_follows_stays(
+    name: str, secret: object, depth: int
+) -> None:
+    text = json.dumps({name: secret, "user": "bob"})
+    for _ in range(depth):
+        text = json.dumps({"log": text, "stream": "stdout"})
+    shown = redacted(text)
+    assert MARK not in shown
+    assert "[secret]" in shown and "bob" in shown and shown.count("stdout") == depth
+
+
+@pytest.mark.parametrize(
+    "bit", ["password=", 'password="', "password=[", "token={'", "\\", "secret\\\\", "pwd: (x) ", "cookie: a=b; "]
+)
+def test_no_line_makes_it_slow(bit: str) -> None:
+    began = time.process_time()
+    without_named(bit * (1_000_000 // len(bit)))
+    assert time.process_time() - began < 5
+
+
 @pytest.mark.parametrize(
     "line",
     [
+        "partition_key=eu routing key: orders, tokens: 12, the password is wrong",
         "connection to 10.0.3.7:5432 refused",
         "2026-11-03T14:02:11.123456Z request 1730642531123 took 12 ms",
         'GET /orders/20261103140211000001 200 "-" trace=4bf92f3577b34da6a3ce929d0e0e4736',
