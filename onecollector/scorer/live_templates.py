@@ -57,25 +57,32 @@ class LiveTemplates:
         return mended
 
     def changed(self) -> pl.DataFrame | None:
-        """All services that know other templates than the model, as a table to keep; None where nothing changed of late."""
-        now = {
+        """All services that know other templates than the model, as a table to keep; None where nothing changed of late.
+
+        Once the table is kept, say so to ``kept``: until then the next one has the same services.
+        """
+        now = self._changes()
+        if not now:
+            return None
+        learned = self._learned | now.keys()
+        state = StoredTemplates(
+            {service: now.get(service, self._saved.get(service, [])) for service in learned},
+            {service: dict(one.merged_into) for service in learned if (one := self.miner.service(service)).merged_into},
+        )
+        return to_table(state)
+
+    def kept(self) -> None:
+        """What changed is on disk."""
+        now = self._changes()
+        self._saved.update(now)
+        self._learned |= now.keys()
+
+    def _changes(self) -> dict[str, list[Template]]:
+        return {
             service: templates
             for service, one in self.miner.services.items()
             if (templates := list(one.templates.values())) != self._saved.get(service, [])
         }
-        if not now:
-            return None
-        self._saved.update(now)
-        self._learned |= now.keys()
-        state = StoredTemplates(
-            {service: self._saved[service] for service in self._learned},
-            {
-                service: dict(one.merged_into)
-                for service in self._learned
-                if (one := self.miner.service(service)).merged_into
-            },
-        )
-        return to_table(state)
 
     def take(self, table: pl.DataFrame) -> None:
         """Know what was kept, and what the model has. Services that it does not name stay as they are."""

@@ -81,6 +81,7 @@ class Serving:
         """What was learned of templates since it was last kept. Raises OSError."""
         if (table := self.watch.templates.changed()) is not None:
             self._state.save_templates(table)
+            self.watch.templates.kept()
 
     def forget(self) -> None:
         """Go on from what is on disk."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from ml.budgets import Budgets
@@ -312,6 +313,26 @@ def test_an_hour_that_was_missed_is_caught_up_in_order(world: World) -> None:
     world.now += 60 * 60
     world.run(world.scorer(), 6, every_s=10)
     assert world.found()["cart"].finding.first in (time_of(NOW + 30), time_of(NOW + 31))
+
+
+def test_kinds_of_lines_that_a_full_disk_did_not_take_are_kept_afterwards(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.failing("cart", NOW, 2)
+    scorer, save = world.scorer(), ScorerState.save_templates
+
+    def full(state: ScorerState, table: pl.DataFrame) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ScorerState, "save_templates", full)
+    with pytest.raises(OSError, match="No space"):
+        world.run(scorer, 3)
+    monkeypatch.setattr(ScorerState, "save_templates", save)
+    world.run(scorer, 2)
+    again = world.scorer()
+    world.run(again, 1)
+    texts = again._serving.watch.templates.texts("cart").values()  # pyright: ignore[reportPrivateUsage]
+    assert any("refused by peer" in text for text in texts)
 
 
 def test_hours_that_were_missed_wait_once_until_their_lines_stand_still(world: World) -> None:
