@@ -128,7 +128,7 @@ class ServiceTemplates:
             shape, length = divmod(int(kind[at[0]]), self.bounds.tokens + 1)
             groups.append((at, tokens.shapes[shape], length))
         # What has lines here is not forgotten for what comes with it.
-        for at, shape, length in groups:
+        for at, shape, length in groups if self.templates else ():
             if self._drain.has(shape, length):
                 found[at] = self._drain.bucket(shape, length).match(tokens.matrix(rows[at], length))
         self.touch(np.unique(found[found >= 0]).tolist(), self._call)

@@ -146,13 +146,12 @@ class TemplateMiner:
     def _touch(
         self, numbers: np.ndarray[Any, Any], owners: np.ndarray[Any, Any], services: list[ServiceTemplates]
     ) -> None:
-        """These templates, each with its service, have lines now; those below 0 are none."""
+        """These templates, each with its service, have lines now."""
         import numpy as np
 
         by_owner = np.argsort(owners, kind="stable")
         for begin, end in pairwise([*np.flatnonzero(np.diff(owners[by_owner], prepend=-1)).tolist(), len(owners)]):
-            own = numbers[by_owner[begin:end]]
-            services[owners[by_owner[begin]]].touch(own[own >= 0].tolist(), self._calls)
+            services[owners[by_owner[begin]]].touch(numbers[by_owner[begin:end]].tolist(), self._calls)
 
     def _learn(
         self,
@@ -175,7 +174,8 @@ class TemplateMiner:
         if not len(unseen):
             return looked_at
         # What has lines here is not forgotten for what is new beside it.
-        self._touch(numbers, of_pair, services)
+        known = numbers >= 0
+        self._touch(numbers[known], of_pair[known], services)
         wanted, row = np.unique(text_code[unseen], return_inverse=True)
         tokens = tokenized(texts.gather(wanted), self.bounds.tokens)
         by_service = np.argsort(of_pair[unseen], kind="stable")
@@ -184,6 +184,7 @@ class TemplateMiner:
             at = by_service[begin:end]
             pairs = unseen[at]
             owner = int(owners[begin])
+            services[owner].touch((), self._calls)
             numbers[pairs], looked_at[owner] = services[owner].learn(
                 tokens, row[at], [keys[pair] for pair in pairs.tolist()], left[owner]
             )
