@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isnan
 from typing import Any
 
 from ml.evaluation.faults import COUNT_KINDS, KINDS
@@ -166,8 +167,12 @@ def _delay(e: Evaluation) -> Gate:
     fix = "as for faults_found"
     if not e.verdicts:
         return Gate("delay", True, _nothing(e), fix)
-    delay = e.verdicts[0].median_delay
-    return Gate("delay", not delay > MOST_DELAY, f"{delay:.0f} minutes", fix)
+    model = e.verdicts[0]
+    delay, faults = model.median_delay, sum(model.faults.values())
+    if isnan(delay):
+        found = f"none of {faults} faults was found" if faults else "no fault was put in"
+        return Gate("delay", not faults, f"{found}: there is no delay", fix)
+    return Gate("delay", delay <= MOST_DELAY, f"{delay:.0f} minutes", fix)
 
 
 def _not_worse(e: Evaluation) -> Gate:

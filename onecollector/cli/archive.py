@@ -12,6 +12,7 @@ from rich.text import Text
 from onecollector.cli.invocation import as_pasted
 from onecollector.cli.machine import Json
 from onecollector.cli.render import console, human_bytes, print_json, table
+from onecollector.cli.spans import day_of
 
 if TYPE_CHECKING:
     from onecollector_resources.archive.copy import Archiver, DayResult
@@ -80,7 +81,7 @@ def archive(
     from onecollector_resources.settings import load_settings
 
     settings = load_settings()
-    wanted = parse_day(day) if day is not None else None
+    wanted = day_of(day) if day is not None else None
     if list_ or verify:
         store = archive_store(settings, to)
         raise typer.Exit(_verify(store, wanted, tenant, json_) if verify else _list(store, tenant, json_))
@@ -162,7 +163,7 @@ def restore(
         return
     if day is None:
         raise typer.BadParameter("name a day, such as 2026-11-01, or give --stop FOLDER")
-    settings, which = load_settings(), parse_day(day)
+    settings, which = load_settings(), day_of(day)
     store = archive_store(settings, from_)
     manifests = wanted_manifests(store, which, tenant, revision)
     folder = (folder or settings.layout.restores / which.isoformat()).absolute()
@@ -211,14 +212,6 @@ def _show(restored: Restored, day: date, *, running: bool) -> None:
         out.print(Text(f"Ask    {query} --data-urlencode 'query={{service_name=~\".+\"}}' \\"))
         out.print(Text(f"         -d start={day}T00:00:00Z -d end={day}T23:59:59Z -d limit=10"))
         out.print(Text(as_pasted(f"Stop   onecollector restore --stop {restored.folder}")))
-
-
-def parse_day(text: str) -> date:
-    """Raises BadParameter for what is no day."""
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"expected a day such as 2026-11-01, found {text!r}") from None
 
 
 def _archiver(settings: Settings, store: ObjectStore, proof: bool) -> Archiver:

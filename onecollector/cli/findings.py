@@ -47,6 +47,8 @@ def list_(
     if state not in (None, *STATES):
         raise typer.BadParameter(f"expected one of {', '.join(STATES)}, found {state!r}")
     settings, store = _opened()
+    if tenant not in (None, *settings.tenants) and not store.find(tenant, limit=1):
+        raise typer.BadParameter(f"expected one of {', '.join(sorted(settings.tenants))}, found {tenant!r}")
     began = _moment(since)
     found = store.find(
         tenant,
@@ -110,7 +112,7 @@ def confirm(number: Number, note: Note = "", json_: Json = False) -> None:
 
 @app.command("dismiss")
 def dismiss(number: Number, note: Note = "", json_: Json = False) -> None:
-    """It was nothing: the next model takes it for normal, within half a decade a training.
+    """It was nothing: the next model takes it for normal, by half a decade of rarity a week at most.
 
     Example: onecollector findings dismiss 118 --note "the nightly import"
     """

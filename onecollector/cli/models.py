@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from onecollector.cli.machine import Json
 from onecollector.cli.render import console, human_bytes, print_json, table, warn
+from onecollector.cli.spans import day_of
 
 if TYPE_CHECKING:
     from ml.model_channels import Channel
@@ -142,7 +142,7 @@ def train(
     from onecollector_assets.promotion import Promoted, Waiting, promote_candidate
 
     settings, models = _opened(tenant)
-    last = _day(until) if until is not None else None
+    last = day_of(until) if until is not None else None
     tell = (lambda text: None) if json_ else (lambda text: console().print(Text(text, style="dim")))
     trained = train_tenant(settings, models.store, tenant, last, tell=tell)
     good = passed(trained.gates)
@@ -294,10 +294,3 @@ def _figure(figure: dict[str, Any]) -> str:
 
 def _minutes(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f} min"
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"expected a day such as 2026-11-03, found {text!r}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import typer
 
@@ -12,6 +12,12 @@ SCALE_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 AHEAD_NS = 10**9
 """A range that ends now takes in lines whose host's clock is this much ahead."""
+
+LONGEST_S = 1000 * 366 * 86_400
+"""What nobody means; beyond it dates overflow."""
+
+YEARS = range(1970, 9999)
+"""A day more or less, or another zone, is a date as well."""
 
 STAMP = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?)?([Zz]|[+-]\d\d:\d\d)?")
 
@@ -29,7 +35,20 @@ def seconds_of(duration: str) -> float:
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", duration)
     if not parts or "".join(number + unit for number, unit in parts) != duration:
         raise typer.BadParameter(f"expected a duration such as 90s, 5m, 1h30m or 2d, found {duration!r}")
-    return sum(float(number) * SCALE_S[unit] for number, unit in parts)
+    seconds = sum(float(number) * SCALE_S[unit] for number, unit in parts)
+    if seconds > LONGEST_S:
+        raise typer.BadParameter(f"expected a duration of 1000 years at most, found {duration!r}")
+    return seconds
+
+
+def day_of(text: str) -> date:
+    """A day, UTC. Raises typer.BadParameter naming what is expected."""
+    try:
+        day = date.fromisoformat(text)
+        _check_year(day.year)
+    except ValueError as error:
+        raise typer.BadParameter(f"expected a day such as 2026-11-03, found {text!r} ({error})") from None
+    return day
 
 
 def instant_ns(text: str, now_ns: int) -> int:
@@ -46,11 +65,18 @@ def instant_ns(text: str, now_ns: int) -> int:
         day, minute, second, fraction, offset = match.groups()
         zone = "+00:00" if offset in (None, "Z", "z") else offset
         whole = datetime.fromisoformat(f"{day}T{minute or '00:00'}{second or ':00'}{zone}")
-    except ValueError as error:
+        _check_year(int(day[:4]))
+        _check_year(whole.astimezone(UTC).year)
+    except (ValueError, OverflowError) as error:
         raise typer.BadParameter(
             f"expected a date or an RFC 3339 time such as 2026-11-01 or 2026-11-01T14:02:11Z, found {text!r} ({error})"
         ) from error
     return int(whole.timestamp()) * 10**9 + int((fraction or "0").ljust(9, "0"))
+
+
+def _check_year(year: int) -> None:
+    if year not in YEARS:
+        raise ValueError(f"not within {YEARS[0]} to {YEARS[-1]}")
 
 
 def told(time_ns: int) -> str:

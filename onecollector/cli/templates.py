@@ -12,6 +12,7 @@ from rich.text import Text
 from onecollector.cli.lines import BARS
 from onecollector.cli.machine import Json
 from onecollector.cli.render import console, print_json, table, warn
+from onecollector.cli.spans import day_of
 from onecollector.cli.visible import on_one_line
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def diff(
     from ml.template_days import difference
 
     first, settings, kept = _opened(before, tenant)
-    second = _parsed(after) if after is not None else first + timedelta(days=1)
+    second = day_of(after) if after is not None else first + timedelta(days=1)
     state, _, old = _day(settings, kept, first, tenant)
     state, facts, now = _day(settings, kept, second, tenant, state)
     rows = [
@@ -169,16 +170,9 @@ def _opened(day: str | None, tenant: str) -> tuple[date, Settings, TemplateStore
     settings = load_settings()
     kept = TemplateStore(model_store(settings), tenant)
     if day is not None:
-        return _parsed(day), settings, kept
+        return day_of(day), settings, kept
     days = kept.days()
     return (days[-1] if days else datetime.now(UTC).date() - timedelta(days=1)), settings, kept
-
-
-def _parsed(day: str) -> date:
-    try:
-        return date.fromisoformat(day)
-    except ValueError:
-        raise typer.BadParameter(f"expected a day such as 2026-11-03, found {day!r}") from None
 
 
 def _day(

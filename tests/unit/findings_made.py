@@ -28,7 +28,7 @@ CHARGED = MovedTemplate("d4e5f6", "charge <V> ok", 3100, 9800, False, '{service_
 
 def finding(service: str = "payments", first: datetime = AT, minutes: int = 7, **changes: Any) -> Finding:
     """One of ``payments``, from 14:02 to 14:09."""
-    key = hashlib.sha256(f"default {service} {first}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"default {service} {first}".encode()).hexdigest()[:20]
     last = first + minutes * MINUTE
     made = Finding(
         key=key,

@@ -157,6 +157,12 @@ def test_a_number_that_nobody_has_is_said_so(store: FindingStore, command: str) 
     assert said.stderr == "no finding has the number 99999999999; look: onecollector findings list\n"
 
 
+def test_a_tenant_that_nobody_has_is_said_so_unless_findings_of_it_are_left(store: FindingStore) -> None:
+    assert "expected one of default, found 'nosuch'" in run("list", "--tenant", "nosuch", code=2).stderr
+    store.open(finding(tenant="nosuch"), "sent")
+    assert "payments" in run("list", "--tenant", "nosuch", "--since", "2026-11-01").stdout
+
+
 def test_an_empty_list_says_why(store: FindingStore, config: Path) -> None:
     assert "models are off; set models.enabled: true" in run("list").stderr
     config.write_text(config.read_text().replace("models: {", "models: {enabled: true, "))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from contextlib import redirect_stderr, redirect_stdout
+from datetime import date, datetime, time, timedelta, timezone
 from io import StringIO
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from rich.text import Text
 from onecollector.cli.errors import explain
 from onecollector.cli.lines import LinePrinter, number, trend
 from onecollector.cli.render import console, table, warn
-from onecollector.cli.spans import instant_ns, span_of, told
+from onecollector.cli.spans import YEARS, day_of, instant_ns, seconds_of, span_of, told
 from onecollector.cli.visible import escaped, visible
 from onecollector_resources.loki.answers import Entry
 from onecollector_resources.loki.entry_table import write_parquet
@@ -53,6 +54,25 @@ def test_what_is_no_time_is_told_what_one_looks_like(text: str) -> None:
 @given(st.integers(0, 4_000_000_000))
 def test_a_time_that_is_told_can_be_typed(second: int) -> None:
     assert instant_ns(told(second * S), NOW) == second * S
+
+
+@given(st.dates(), st.times(timezones=st.timezones()))
+@example(date(9999, 12, 31), time(23, 59, 59, tzinfo=timezone(-timedelta(hours=23))))
+@example(date(1, 1, 5), time(0, 0, tzinfo=timezone(timedelta(hours=23))))
+def test_a_day_or_a_time_of_any_year_is_taken_or_refused_in_words(day: date, of_day: time) -> None:
+    moment = datetime.combine(day, of_day.replace(microsecond=0))
+    for read in (lambda: day_of(str(day)).year, lambda: int(told(instant_ns(moment.isoformat(), NOW))[:4])):
+        try:
+            assert read() in YEARS
+        except typer.BadParameter as error:
+            assert str(error).startswith("expected a da")
+
+
+def test_a_duration_that_reaches_behind_every_date_is_refused() -> None:
+    assert datetime.now() - timedelta(seconds=seconds_of("1000d"))
+    for duration in ("999999999d", "9" * 400 + "w"):
+        with pytest.raises(typer.BadParameter, match="expected a duration of 1000 years at most"):
+            seconds_of(duration)
 
 
 def test_spans() -> None:

@@ -89,6 +89,13 @@ def test_each_gate_fails_by_itself(name: str, changed: dict[str, Any]) -> None:
     assert passed(gates_of(replace(GOOD, **changed))) is (name == "templates")
 
 
+@pytest.mark.parametrize(("faults", "told"), [(40, "none of 280 faults was found"), (0, "no fault was put in")])
+def test_where_nothing_was_found_there_is_no_delay_to_pass_with(faults: int, told: str) -> None:
+    blind = verdict("OneCollector", 0.0, faults=faults, delay=float("nan"))
+    (gate,) = [gate for gate in gates_of(replace(GOOD, verdicts=(blind,))) if gate.name == "delay"]
+    assert gate.passed is not bool(faults) and told in gate.found
+
+
 def test_one_weak_class_fails_and_is_named() -> None:
     weak = verdict("OneCollector", 0.8)
     weak = replace(weak, by_kind={**weak.by_kind, "mix shift": wilson(2, 40)})
