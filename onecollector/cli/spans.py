@@ -16,8 +16,8 @@ AHEAD_NS = 10**9
 LONGEST_S = 1000 * 366 * 86_400
 """What nobody means; beyond it dates overflow."""
 
-YEARS = range(1970, 2262)
-"""Nanoseconds since the epoch fit into 64 bits in these, which is how Loki has them."""
+YEARS = range(1970, 9999)
+"""A day more or less, or another zone, is a date as well."""
 
 STAMP = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?)?([Zz]|[+-]\d\d:\d\d)?")
 
