@@ -46,8 +46,8 @@ postgresql:
 
 test: lint postgresql
 	@$(BIN)/onecollector install
-	@# Real parts make tests wait more than work: two at a time take little more than half as long.
-	@$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
+	@# Real parts make tests wait more than work: three at a time keep two cores busy.
+	@$(BIN)/python -m pytest -m "not soak" -n 3 --dist loadfile --no-loadscope-reorder
 
 soak: setup postgresql
 	@$(BIN)/onecollector install

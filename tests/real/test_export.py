@@ -146,15 +146,16 @@ def test_both_engines_and_every_run_give_the_same_files(place: Place, tmp_path: 
 
 
 @pytest.mark.parametrize("engine", ["api", "chunks"])
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.soak)])
 def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_files(
-    place: Place, tmp_path: Path, engine: str
+    place: Place, tmp_path: Path, engine: str, kills: int
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     began = time.monotonic()
     place.export(whole, "--engine", engine)
     took = time.monotonic() - began
     chance = random.Random(engine)
-    for turn in range(10):
+    for turn in range(kills):
         process = subprocess.Popen(
             place.command(killed, "--engine", engine),
             env=place.settings(),
@@ -163,7 +164,7 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_files(
         )
         try:
             # Later and later, so that not every kill hits the first partition.
-            process.wait(took * chance.uniform(0.3, 0.6 + turn / 20))
+            process.wait(took * chance.uniform(0.3, 0.6 + turn / (2 * kills)))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()

@@ -77,7 +77,7 @@ def plain(lines: list[Line]) -> list[Line]:
     ]
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     LINES,
     st.integers(2, 8),
@@ -99,7 +99,7 @@ def test_every_line_of_the_window_once(
 BORDERS = st.sampled_from([*range(3), MS - 2, MS - 1, MS, MS + 1, MS + 7, 2 * MS - 1, 2 * MS, 3 * MS + 5, 5 * MS])
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(BORDERS, ROWS), max_size=60),
     st.integers(1, 6),
