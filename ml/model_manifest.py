@@ -16,10 +16,11 @@ from typing import Any
 import orjson
 
 from ml.masking import MASKS_VERSION
-from ml.shard_arrays import SCHEMA
 from onecollector_resources.storage.objects import key_part
 from onecollector_resources.storage.sealed import Unsealed, seal, unseal
 
+SCHEMA = 2
+"""Raised whenever signals, their order or the meaning of a parameter change: older files are refused, not guessed at."""
 FORMAT = 1
 MODEL_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}")
 FILE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,80}")

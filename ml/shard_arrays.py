@@ -17,12 +17,11 @@ from ml.detectors import ASKED, VOTES, Shard
 from ml.features import Vocabulary
 from ml.forest import Forest
 from ml.hours import SPANS
+from ml.model_manifest import SCHEMA
 from ml.signals import CHANNELS, LAGS, TOOK_HORIZONS
 from ml.wear import BINS, Usual
 from ml.zones import UTC, check_zone
 
-SCHEMA = 2
-"""Raised whenever signals, their order or the meaning of a parameter change: older files are refused, not guessed at."""
 PARAMS: Mapping[str, tuple[str, ...]] = {
     "rates": ("48", "K"),
     "follows": ("K",),
