@@ -145,8 +145,10 @@ def test_both_engines_and_every_run_give_the_same_files(place: Place, tmp_path: 
     assert not any(row["skipped"] for row in told["partitions"])
 
 
-@pytest.mark.parametrize("engine", ["api", "chunks"])
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("engine", "kills"),
+    [("chunks", 4), *(pytest.param(engine, 20, marks=pytest.mark.soak) for engine in ("api", "chunks"))],
+)
 def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_files(
     place: Place, tmp_path: Path, engine: str, kills: int
 ) -> None:

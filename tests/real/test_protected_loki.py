@@ -6,6 +6,7 @@ import base64
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,40 +26,43 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 USER, PASSWORD, NEW = "shipper", "s3cret '$$HOME' \"#;", "n3w secret"
 
 
-@pytest.fixture
-def loki(part: Any, tmp_path: Path) -> Iterator[LokiLifecycle]:
-    folder = tmp_path / "loki"
-    server = new_loki(part("loki"), folder, Settings(state_dir=folder))
-    server.start()
-    yield server
-    server.kill()
+@dataclass(frozen=True)
+class Place:
+    """A stack that logs in, the Loki behind the gateway, and who stands at its door. ``logs`` are collected as ``web``."""
+
+    stack: Stack
+    loki: LokiLifecycle
+    porter: Porter
+    logs: Path
 
 
-@pytest.fixture
-def porter() -> Porter:
-    return Porter(USER, PASSWORD)
-
-
-@pytest.fixture
-def stack(
-    parts: Any, loki: LokiLifecycle, porter: Porter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Stack]:
-    monkeypatch.setenv("LOKI_PASSWORD", PASSWORD)
-    (tmp_path / "tls").mkdir()
-    (tmp_path / "logs").mkdir()
-    with gateway_beside(loki.url, tmp_path / "tls", porter) as (url, files):
-        settings = {
-            "docker": {"enabled": False},
-            "loki": {
-                "url": url,
-                "username": USER,
-                "password_env": "LOKI_PASSWORD",
-                **{name: str(path) for name, path in files.items()},
-            },
-            "files": [{"glob": f"{tmp_path}/logs/*.log", "service": "web"}],
-        }
-        with private_stack(settings) as running:
-            yield running
+@pytest.fixture(scope="module")
+def place(parts: Any, part: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder, porter = tmp_path_factory.mktemp("protected"), Porter(USER, PASSWORD)
+    for name in ("tls", "logs"):
+        (folder / name).mkdir()
+    loki = new_loki(part("loki"), folder / "loki", Settings(state_dir=folder / "loki"))
+    loki.start()
+    try:
+        with (
+            pytest.MonkeyPatch.context() as shell,
+            gateway_beside(loki.url, folder / "tls", porter) as (url, files),
+        ):
+            shell.setenv("LOKI_PASSWORD", PASSWORD)
+            settings = {
+                "docker": {"enabled": False},
+                "loki": {
+                    "url": url,
+                    "username": USER,
+                    "password_env": "LOKI_PASSWORD",
+                    **{name: str(path) for name, path in files.items()},
+                },
+                "files": [{"glob": f"{folder}/logs/*.log", "service": "web"}],
+            }
+            with private_stack(settings) as running:
+                yield Place(running, loki, porter, folder / "logs")
+    finally:
+        loki.kill()
 
 
 def write(folder: Path, *lines: str) -> None:
@@ -67,9 +71,10 @@ def write(folder: Path, *lines: str) -> None:
 
 
 def test_everything_logs_in_and_a_wrong_password_is_told_and_loses_nothing(
-    stack: Stack, loki: LokiLifecycle, porter: Porter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path / "logs", *(f"first {number}" for number in range(100)))
+    stack, loki, porter = place.stack, place.loki, place.porter
+    write(place.logs, *(f"first {number}" for number in range(100)))
     wait_until("the lines", lambda: len(lines_of(loki, "web")) == 100, 60, 0.5)
     wait_until("the proof", lambda: proved(stack, 100), 60, 1)
     wait_until("the rules", lambda: "web" in json.dumps(live_rules(stack)), 120, 1)
@@ -78,7 +83,7 @@ def test_everything_logs_in_and_a_wrong_password_is_told_and_loses_nothing(
 
     # The password changes behind our back.
     porter.password = NEW
-    write(tmp_path / "logs", *(f"second {number}" for number in range(100)))
+    write(place.logs, *(f"second {number}" for number in range(100)))
     wait_until("refused pushes", lambda: porter.refused["/otlp/v1/logs"] > 3, 30, 0.2)
     (told,) = [one for one in errors(stack) if one["rule"] == "login-refused"]
     assert "refuses the login (401): who are you?" in told["message"]
@@ -95,7 +100,7 @@ def test_everything_logs_in_and_a_wrong_password_is_told_and_loses_nothing(
     assert "refuses the login (401)" in again.stderr
 
     stack.env["LOKI_PASSWORD"] = NEW
-    write(tmp_path / "logs", *(f"third {number}" for number in range(100)))
+    write(place.logs, *(f"third {number}" for number in range(100)))
     stack.cli("up")
     wait_until("all lines", lambda: len(set(lines_of(loki, "web"))) == 300, 60, 0.5)
     wait_until("the proof", lambda: proved(stack, 300), 60, 1)
@@ -109,9 +114,8 @@ def test_everything_logs_in_and_a_wrong_password_is_told_and_loses_nothing(
         assert not any(secret in (shown.stdout + shown.stderr).encode() for secret in SECRETS), command
 
 
-def test_a_shell_without_the_password_is_told_so_and_the_parts_have_theirs(
-    stack: Stack, loki: LokiLifecycle, tmp_path: Path
-) -> None:
+def test_a_shell_without_the_password_is_told_so_and_the_parts_have_theirs(place: Place) -> None:
+    stack, loki = place.stack, place.loki
     before = stack.pid("collector")
     environment = stack.env.pop("LOKI_PASSWORD")
     said = stack.cli("up", check=False)
@@ -122,8 +126,8 @@ def test_a_shell_without_the_password_is_told_so_and_the_parts_have_theirs(
     os.kill(before, 9)
     stack.env["LOKI_PASSWORD"] = environment
     wait_until("another collector", lambda: stack.pid("collector") not in (0, before), 30, 0.5)
-    write(tmp_path / "logs", "after the kill")
-    wait_until("the line", lambda: lines_of(loki, "web") == ["after the kill"], 60, 0.5)
+    write(place.logs, "after the kill")
+    wait_until("the line", lambda: "after the kill" in lines_of(loki, "web"), 60, 0.5)
 
 
 SECRETS = [

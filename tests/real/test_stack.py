@@ -150,6 +150,7 @@ def test_loki_is_verified_stopped_started_and_emptied_only_after_a_yes(machine: 
     assert "not ours" in machine.cli("loki", "delete-data", "--yes", code=2).stderr
 
 
+@pytest.mark.soak
 def test_in_the_foreground_it_stays_ends_with_its_supervisor_and_goes_down_when_told(machine: Machine) -> None:
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
