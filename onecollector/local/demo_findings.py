@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,18 @@ from rich.console import Console
 
 from onecollector.local.demo import poll, row
 from onecollector.local.engine import connect, import_demo_image
-from onecollector.local.stack import up
+from onecollector.local.stack import down, up
 from onecollector.local.supervisor import MARK
 from onecollector.local.webhook import webhook
 from onecollector_resources.findings.records import FINDINGS_SERVICE
 from onecollector_resources.findings.store import FindingStore
 from onecollector_resources.loki.access import LokiAccess
 from onecollector_resources.loki.querier import LokiError, LokiQuerierClient
+from onecollector_resources.runtime import RuntimeMissing, load_runtime
 from onecollector_resources.settings import Settings, load_settings
 
 SERVICE = "checkout"
+LABEL = f"onecollector.io/service={SERVICE}"
 DAYS = 9
 MINUTE_S = 60
 KINDS = (("GET /cart/{n} 200 in {n} ms", 8.0), ("charge {n} ok", 4.0), ("cart {n} saved", 2.0))
@@ -58,8 +61,7 @@ def run_demo(settings: Settings, command: str) -> int:
     with webhook() as (url, seen):
         mine = own_settings(settings, url)
         config = os.environ["ONECOLLECTOR_CONFIG"]
-        # Of an earlier demo: hours to catch up with, minute by minute.
-        shutil.rmtree(mine.layout.scorer, ignore_errors=True)
+        begin_anew(mine)
         result = up(mine)
         row(out, "stack", f"up in {result.total_s:.1f}s, in a state folder of its own: {mine.layout.root}")
         loki_url = result.runtime.loki_url
@@ -81,7 +83,8 @@ def run_demo(settings: Settings, command: str) -> int:
             return 1
         changed = time.time()
         row(out, "change", f"{start(mine, result.runtime.docker_host, FAULTY)} writes errors that were never there")
-        found = poll(lambda: store.find(service=SERVICE, limit=1), WAIT_FOUND_S, 0.5)
+        since = datetime.fromtimestamp(changed - MINUTE_S, UTC)
+        found = poll(lambda: store.find(service=SERVICE, since=since, limit=1), WAIT_FOUND_S, 0.5)
         if not found:
             row(out, "finding", "NOT SEEN")
             return 1
@@ -99,6 +102,15 @@ def run_demo(settings: Settings, command: str) -> int:
         row(out, "Look", f"{prefix} findings list")
         row(out, "Stop", f"{prefix} down")
     return 0 if at_webhook and in_loki and shown.returncode == 0 else 1
+
+
+def begin_anew(mine: Settings) -> None:
+    """Nothing of an earlier demo stays: its errors would be usual by now, and its finding the first to be seen."""
+    with suppress(RuntimeMissing):
+        remove_containers(load_runtime(mine.layout).docker_host)
+    down(mine)
+    shutil.rmtree(mine.layout.root, ignore_errors=True)
+    mine.layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def own_settings(settings: Settings, webhook_url: str) -> Settings:
@@ -232,8 +244,7 @@ def start(settings: Settings, docker_host: str, script: str) -> str:
     import_demo_image(api)
     api.close()
     client = docker.DockerClient(base_url=docker_host)
-    mine: dict[str, Any] = {"label": f"onecollector.io/service={SERVICE}"}
-    for old in client.containers.list(filters=mine, ignore_removed=True):
+    for old in client.containers.list(filters={"label": LABEL}, ignore_removed=True):
         old.stop(timeout=1)
     name = f"{SERVICE}-{int(time.time()) % 100_000}"
     client.containers.run(
@@ -246,6 +257,20 @@ def start(settings: Settings, docker_host: str, script: str) -> str:
     )
     client.close()
     return name
+
+
+def remove_containers(docker_host: str) -> None:
+    """Those of an earlier demo, running or not; an engine that is away has none that anybody could collect."""
+    import docker
+    from docker.errors import DockerException
+
+    if not docker_host:
+        return
+    with suppress(DockerException, OSError):
+        client = docker.DockerClient(base_url=docker_host)
+        for old in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
+            old.remove(force=True)
+        client.close()
 
 
 def stop_processes(folder: Path) -> None:
