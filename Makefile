@@ -14,7 +14,7 @@ $(STAMP): requirements.lock requirements-uv.lock pyproject.toml
 		|| { echo "python3-venv is missing; as root: apt-get install python3-venv"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# uv takes seconds where pip takes minutes. It asks the index that pip is told to; where it cannot, pip does it.
-	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-uv.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-uv.lock || true
 	@index="$${PIP_INDEX_URL:-$$($(BIN)/pip config get global.index-url 2>/dev/null)}"; \
 		$(BIN)/uv pip install -q --python $(BIN)/python $${index:+--default-index "$$index"} --require-hashes --no-deps -r requirements.lock 2>/dev/null \
 		|| $(BIN)/pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
