@@ -46,7 +46,7 @@ postgresql:
 
 test: lint postgresql
 	@$(BIN)/onecollector install
-	@# Real parts make tests wait more than work: three at a time keep two cores busy.
+	@# Real parts make many tests wait: three at a time keep two cores busy.
 	@$(BIN)/python -m pytest -m "not soak" -n 3 --dist loadfile --no-loadscope-reorder
 
 soak: setup postgresql

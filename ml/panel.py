@@ -31,7 +31,7 @@ class Panel:
     Of each timed template there are two columns, median and 95th percentile; after them one of all durations together.
     ``unknown``, ``fresh`` (error lines of fresh templates) and ``observed`` are [T, S]. ``earlier``
     [3, REMEMBERED, S] is the day before as in ``quarters.py``; its last quarter hour is that of the first minute.
-    ``zone`` is whose clocks the seasons go by.
+    ``zone`` is whose clocks the seasons go by, ``on_the_wall`` the minutes [T] by these.
     """
 
     minutes: NDArray[np.int64]
@@ -47,12 +47,8 @@ class Panel:
     fresh: Floats
     observed: NDArray[np.bool_]
     earlier: Floats
-    zone: str = UTC
-
-    @property
-    def on_the_wall(self) -> NDArray[np.int64]:
-        """The minutes by the clocks that the seasons go by [T]."""
-        return on_the_wall(self.minutes, self.zone)
+    zone: str
+    on_the_wall: NDArray[np.int64]
 
     @property
     def services(self) -> int:
@@ -95,6 +91,7 @@ def panel_of(frames: Sequence[Frame], zone: str = UTC) -> Panel:
         np.stack([frame.observed for frame in frames], axis=1),
         side_by_side([frame.earlier for frame in frames], first.start // QUARTER),
         zone,
+        on_the_wall(first.minutes, zone),
     )
 
 

@@ -20,7 +20,8 @@ from ml.hours import SPANS
 from ml.model_manifest import SCHEMA
 from ml.signals import CHANNELS, LAGS, TOOK_HORIZONS
 from ml.wear import BINS, Usual
-from ml.zones import UTC, check_zone
+from ml.zones import UTC
+from onecollector_resources.time_zones import check_zone
 
 PARAMS: Mapping[str, tuple[str, ...]] = {
     "rates": ("48", "K"),

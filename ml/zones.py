@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +13,6 @@ from numpy.typing import NDArray
 UTC = "UTC"
 QUARTER = 15
 """Minutes; clocks of all zones are set at quarters of an hour."""
-
-
-def check_zone(name: str) -> str:
-    """The name of a time zone of the IANA database, as it was given. Raises ValueError, with what is expected."""
-    try:
-        _zone(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"expected a time zone such as Europe/Berlin or UTC, found {name!r}") from None
-    return name
 
 
 def on_the_wall(minutes: NDArray[np.int64], zone: str) -> NDArray[np.int64]:
@@ -37,10 +28,5 @@ def on_the_wall(minutes: NDArray[np.int64], zone: str) -> NDArray[np.int64]:
 
 @lru_cache(100_000)
 def _offset(zone: str, quarter: int) -> int:
-    offset: Any = datetime.fromtimestamp(quarter * QUARTER * 60, _zone(zone)).utcoffset()
+    offset: Any = datetime.fromtimestamp(quarter * QUARTER * 60, ZoneInfo(zone)).utcoffset()
     return int(offset.total_seconds()) // 60
-
-
-@cache
-def _zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name)

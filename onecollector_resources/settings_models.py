@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator
 
 from onecollector_resources.settings_loki import S3Settings
 from onecollector_resources.settings_section import Section
+from onecollector_resources.time_zones import check_zone
 
 
 class ServiceTuning(Section):
@@ -89,11 +89,7 @@ class ModelSettings(Section):
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError(f"expected a time zone such as Europe/Berlin or UTC, found {value!r}") from None
-        return value
+        return check_zone(value)
 
     @field_validator("webhook_url")
     @classmethod

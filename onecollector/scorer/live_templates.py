@@ -30,6 +30,7 @@ class LiveTemplates:
             self.miner.service(service).lasting = ids
         self._merged = {service: len(one.merged_into) for service, one in self.miner.services.items()}
         self._saved = {service: list(one.templates.values()) for service, one in self.miner.services.items()}
+        self._unsaved: dict[str, list[Template]] = {}
         self._learned: set[str] = set()
 
     def texts(self, service: str) -> dict[str, str]:
@@ -61,7 +62,11 @@ class LiveTemplates:
 
         Once the table is kept, say so to ``kept``: until then the next one has the same services.
         """
-        now = self._changes()
+        now = self._unsaved = {
+            service: templates
+            for service, one in self.miner.services.items()
+            if (templates := list(one.templates.values())) != self._saved.get(service, [])
+        }
         if not now:
             return None
         learned = self._learned | now.keys()
@@ -72,17 +77,10 @@ class LiveTemplates:
         return to_table(state)
 
     def kept(self) -> None:
-        """What changed is on disk."""
-        now = self._changes()
-        self._saved.update(now)
-        self._learned |= now.keys()
-
-    def _changes(self) -> dict[str, list[Template]]:
-        return {
-            service: templates
-            for service, one in self.miner.services.items()
-            if (templates := list(one.templates.values())) != self._saved.get(service, [])
-        }
+        """What ``changed`` answered is on disk."""
+        self._saved.update(self._unsaved)
+        self._learned |= self._unsaved.keys()
+        self._unsaved = {}
 
     def take(self, table: pl.DataFrame) -> None:
         """Know what was kept, and what the model has. Services that it does not name stay as they are."""

@@ -15,8 +15,9 @@ from ml import detectors
 from ml.features import choose_vocabulary, frame_of
 from ml.shard_arrays import BadShard, from_arrays, to_arrays
 from ml.signals import HISTORY
-from ml.zones import check_zone, on_the_wall
+from ml.zones import on_the_wall
 from onecollector_resources.settings_models import ModelSettings
+from onecollector_resources.time_zones import check_zone
 
 DAY = 1440
 EPOCH = datetime(1970, 1, 1)
