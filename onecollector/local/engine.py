@@ -7,6 +7,7 @@ parts, so only `down` stops it.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -152,12 +153,13 @@ def stop_own_engine(layout: StateLayout, timeout_s: float = 40) -> bool:
     pid = own_pid(layout)
     stopped = False
     if pid is not None:
-        process = psutil.Process(pid)
-        children = process.children(recursive=True)
-        process.send_signal(signal.SIGTERM)
-        for stubborn in wait_ended([process], timeout_s):
-            stubborn.kill()
-        wait_ended(children, 5)
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself meanwhile
+            process = psutil.Process(pid)
+            children = process.children(recursive=True)
+            process.send_signal(signal.SIGTERM)
+            for stubborn in wait_ended([process], timeout_s):
+                stubborn.kill()
+            wait_ended(children, 5)
         stopped = True
     for process in psutil.process_iter(["cmdline"]):
         # containerd and its shims outlive a killed dockerd; their arguments name our folders.
@@ -227,8 +229,11 @@ def engine_health(settings: Settings, runtime: Runtime) -> PartHealth | None:
     if not runtime.docker_host:
         return None
     pid = own_pid(settings.layout) or 0
-    since = psutil.Process(pid).create_time() if pid else 0.0
-    memory = psutil.Process(pid).memory_info().rss if pid else 0
+    since, memory = 0.0, 0
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may end between two looks
+        if pid:
+            process = psutil.Process(pid)
+            since, memory = process.create_time(), process.memory_info().rss
     log = str(settings.layout.logs / "docker.log") if pid else ""
     try:
         client = connect(runtime.docker_host, timeout_s=5)

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from bench.stack import wait_until
+from onecollector.local.ending import has_ended
 from onecollector_resources.archive.copy import Archiver
 from onecollector_resources.archive.manifest import object_key
 from onecollector_resources.archive.places import archiver_of
@@ -222,6 +223,7 @@ def test_by_the_command_line_from_first_copy_to_the_end_of_the_restored_loki(sta
         assert "all 4 streams as archived" in back.stdout
         scratch = running_scratch(folder)
         assert scratch is not None
+        process = psutil.Process(scratch.pid)
         # The two lines that it prints, as they are pasted.
         ask = back.stdout[back.stdout.index("curl") : back.stdout.index("\nStop")]
         rows = json.loads(subprocess.run(ask, shell=True, capture_output=True, text=True, check=True).stdout)
@@ -234,7 +236,7 @@ def test_by_the_command_line_from_first_copy_to_the_end_of_the_restored_loki(sta
         stopped = stack.run("restore", "--stop", str(folder))
     assert stopped.returncode == 0
     assert not folder.exists()
-    assert not psutil.pid_exists(scratch.pid) or psutil.Process(scratch.pid).status() == psutil.STATUS_ZOMBIE
+    assert has_ended(process)
 
 
 @pytest.fixture
