@@ -1,4 +1,4 @@
-r"""Secrets told by the name before them: what follows ``password=`` or ``"password":`` is hidden as a whole.
+r"""Secrets told by the name before them: what follows ``password=``, ``"password":`` or ``<password>`` is hidden as a whole.
 
 A value may be a word, a string in quotes, or a list or an object with more of these. The text may be JSON inside of a string of
 JSON, where each level of nesting doubles the backslashes before a quote and adds one: ``"``, ``\"``, ``\\\"``. Each character is
@@ -14,12 +14,16 @@ HIDDEN = "[secret]"
 
 NAMED = re.compile(
     r"""(?ix)
+    (?P<element> <[\w:.-]{0,64}? )?
     (?: passw(?:or)?d | passphrase | pwd | secret | token | credentials? | authorization | (?P<cookie>cookie) | session[_-]?id
       | (?:access|account|api|auth|encryption|master|private|secret|shared|signing|ssh)[ _-]?key )
-    \\{0,8}["']? \]? \s{0,4} (?:=>|:=|={1,3}|(?P<colon>:)) \s{0,4}
+    (?: \\{0,8}["']? \]? \s{0,4}
+        (?: (?<=["']) , \s{0,4} \\{0,8}["']? value \\{0,8}["']? \s{0,4} )?
+        (?:=>|:=|={1,3}|(?P<colon>:)) \s{0,4}
+      | (?(element) (?P<tag> (?:\s[^<>]{0,128})? > ) | (?!) ) )
     """
 )
-"""A name that says what follows, and everything between it and what follows."""
+"""A name that says what follows, and everything between it and what follows; also as the name of a pair, before its value."""
 SCHEME = re.compile(r"(?i)(?:apikey|basic|bearer|digest|negotiate|token)\s{1,8}(?=\S)")
 """A word of the header ``Authorization`` that is no secret and stands before one."""
 
@@ -34,6 +38,8 @@ NESTS = re.compile(r"""(\\+)?(["'])|\\+|(?P<open>[(\[{])|(?P<close>[)\]}])""")
 WORD = re.compile(r"""[^\s,;&"']+""")
 GLUED = re.compile(r"""[^\s,;&"'\\)\]}>][^\s,;&"']*""")
 """More of the same word, after a quote or a bracket that closed."""
+TEXT = re.compile(r"[^<]+")
+"""What is between an element's tags."""
 COOKIES = re.compile(r"""[^\s,;"']+(?:;\s?[^\s,;"'=]+=[^\s,;"']*)*""")
 """The value of the header, in which names of cookies are told by nobody."""
 
@@ -51,8 +57,11 @@ def _values(text: str) -> Iterator[tuple[int, int]]:
     at = 0
     while (found := NAMED.search(text, at)) is not None:
         at = found.end()
-        word = COOKIES if found["cookie"] and found["colon"] else WORD
-        end = _end_of_value(text, at, word)
+        if found["tag"]:
+            inside = TEXT.match(text, at)
+            end = inside.end() if inside else at
+        else:
+            end = _end_of_value(text, at, COOKIES if found["cookie"] and found["colon"] else WORD)
         if end > at:
             yield at, end
             at = end
