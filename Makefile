@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo demo-findings test lint bench soak docs postgresql clean
+.PHONY: setup demo demo-findings test lint types style bench soak docs postgresql clean
 
 setup: $(STAMP)
 
@@ -27,10 +27,16 @@ demo: setup
 demo-findings: setup
 	@$(BIN)/onecollector demo --findings
 
+# pyright works alone on one core for as long as all the rest takes.
 lint: setup
+	@$(MAKE) --no-print-directory -j2 --output-sync=target types style
+
+types: setup
+	@$(BIN)/pyright
+
+style: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check -q .
-	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/generate.py --check
 
@@ -44,7 +50,8 @@ postgresql:
 		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends postgresql; \
 	else echo "postgresql is missing; as root: apt-get install postgresql"; fi
 
-test: lint postgresql
+test: setup
+	@$(MAKE) --no-print-directory -j2 --output-sync=target types style postgresql
 	@$(BIN)/onecollector install
 	@# Real parts make many tests wait: three at a time keep two cores busy.
 	@$(BIN)/python -m pytest -m "not soak" -n 3 --dist loadfile --no-loadscope-reorder
