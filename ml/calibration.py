@@ -31,6 +31,10 @@ THRESHOLDS = np.arange(1.0, 8.0, 0.1)
 """Decades at which the episodes of the calibration days are counted; any budget is read off this table later."""
 OWN_DAYS = 14.0
 """Days that what all services of a shard have in common counts for, beside a service's own days."""
+OFTEN = 3.0
+"""Episodes a day of all services at a threshold at which how many a service has beside the others is known."""
+FEW_DAYS = 2.0
+"""Days that the others' rate counts for there."""
 
 
 def fit_tail(values: NDArray[np.floating], prior: float = 0.0, prior_minutes: int = 0) -> Floats:
@@ -139,11 +143,11 @@ def thresholds(
 ) -> Floats:
     """Each service's threshold [S] for ``budgets`` findings a day, one or each its own [S], from ``episode_table`` rows [S, G] and days [S].
 
-    A service's own rate is drawn towards the shard's; beyond the table the last decades are extrapolated, a decade of
-    rarity for a decade of episodes.
+    A service's own rate is drawn towards the shard's, times what the service has of it where there are many; beyond the
+    table the last decades are extrapolated, a decade of rarity for a decade of episodes.
     """
     pooled = episodes.sum(0) / max(float(days.sum()), 1e-9)
-    rate = (episodes + OWN_DAYS * pooled) / (days[:, None] + OWN_DAYS)
+    rate = (episodes + OWN_DAYS * pooled * _own_part(episodes, days, pooled)) / (days[:, None] + OWN_DAYS)
     # What is above a low threshold all the time is one long episode there: only what is rare at every higher one is rare.
     rate = np.maximum.accumulate(np.maximum(rate, 1e-9)[:, ::-1], axis=1)[:, ::-1]
     out = np.empty(len(rate), np.float32)
@@ -159,6 +163,21 @@ def thresholds(
             part = (before - np.log(budget)) / max(before - after, 1e-9)
             out[number] = THRESHOLDS[at - 1] + part * (THRESHOLDS[at] - THRESHOLDS[at - 1])
     return out
+
+
+def _own_part(
+    episodes: NDArray[np.integer], days: NDArray[np.floating], pooled: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """How many times as often as the shard each service is above the threshold where the shard is ``OFTEN`` [S, 1].
+
+    A sparse service has fewer minutes that can be unusual than a busy one: with one rate for both, the busy one would have
+    more findings than its budget, and the sparse one fewer.
+    """
+    often = np.flatnonzero(pooled > OFTEN)
+    at = int(often[-1]) + 1 if len(often) else 0
+    at = min(at, len(pooled) - 1)
+    wanted = max(float(pooled[at]), 1e-9)
+    return ((episodes[:, at] + FEW_DAYS * wanted) / (wanted * (days + FEW_DAYS)))[:, None]
 
 
 def rarity_per_day(episodes: NDArray[np.integer], days: float, weight: float) -> float:

@@ -24,6 +24,7 @@ from ml.signals import HISTORY
 class Stretch:
     """``minutes`` up to the last one of a panel, observed and expected lines in those of them that somebody observed.
 
+    Lines that were expected in silences that were over are left out, as the signals leave them out.
     ``missing``: columns of templates and the lines expected of each, most first; of a silence alone.
     """
 
@@ -37,21 +38,23 @@ def stretch(fit: Mapping[str, NDArray[Any]], panel: Panel, signal: str) -> Stret
     """Of the last minute of one service's panel (with ``HISTORY`` before it) and of one of the signals of ``hours.py``."""
     season = [hours.season(fit[name], panel) for name in ("hour_lines", "hour_calls")]
     sums = hours.hours(panel, HISTORY, *season)
-    place, last = int(sums.place[-1]), int(panel.minutes[-1])
     if signal == "quiet":
-        began = int(hours.began(sums)[-1, 0])
+        began, left_out = int(hours.began(sums)[-1, 0]), 0.0
     else:
-        side = 0 if signal == "hours_up" else 1
-        scale = fit[signal.replace("hours", "hour")]
+        silent = hours.over_silences(sums, fit["hour_silence"])
+        side, scale = 0 if signal == "hours_up" else 1, fit[signal.replace("hours", "hour")]
         values = [
-            hours.deviation(sums, number, fit["hour_phi"][number], fit["hour_a"][number])[side][-1, 0]
+            hours.deviation(sums, number, fit["hour_phi"][number], fit["hour_a"][number], silent)[side][-1, 0]
             / scale[number, 0]
             for number in range(len(hours.SPANS))
         ]
-        began = place - hours.SPANS[int(np.argmax(values))]
-    minutes = last + 1 - (last // QUARTER - (place - began)) * QUARTER
+        began = int(sums.place[-1]) - hours.SPANS[int(np.argmax(values))]
+        left_out = float(silent.between(np.full_like(sums.place, began), sums.place)[-1, 0])
+    last = int(panel.minutes[-1])
+    minutes = last + 1 - (last // QUARTER - (int(sums.place[-1]) - began)) * QUARTER
     observed, wanted = (float(sums.until[n][-1, 0] - sums.before[n][began, 0]) for n in ("lines", "expected"))
-    return Stretch(minutes, observed, wanted, _missing(fit, panel, sums, began) if signal == "quiet" else ())
+    missing = _missing(fit, panel, sums, began) if signal == "quiet" else ()
+    return Stretch(minutes, observed, wanted - left_out, missing)
 
 
 def _missing(fit: Mapping[str, NDArray[Any]], panel: Panel, sums: hours.Hours, began: int) -> list[tuple[int, float]]:

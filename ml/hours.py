@@ -3,7 +3,8 @@
 A service of a hundred lines a day says nothing in ten minutes; in four hours it does. A silence is held against the season:
 in a Poisson process there are more than ``x`` expected calls in it with probability ``e^-x``, and calls are minutes with a
 line, since lines come in clumps. Of 1, 3 and 6 hours each fourth has to be above the season, or below, on the scale of square
-roots of ``signals.py``: for independent fourths the probabilities multiply. Everything is in whole quarter hours and the one
+roots of ``signals.py``: for independent fourths the probabilities multiply. A silence that is over is left out of those: it was
+a finding of its own, and would be another one half an hour after its end. Everything is in whole quarter hours and the one
 that is not over, so that a scorer that carries on a day of quarter hours sees what training saw.
 """
 
@@ -29,6 +30,10 @@ LEAST_OBSERVED = 0.8
 """Share of a span that somebody has to have observed."""
 LEAST_SILENCE = QUARTER
 """Observed minutes without a line below which there is no silence: of busy services shorter ones are told by others."""
+PLAIN_SILENCE = log(1e3)
+"""Minus the logarithm of the probability of a silence that is no part of what the hours around it are like."""
+LONGEST_SILENCE = 72
+"""Quarter hours of a silence that its probability is of: with the longest span before them they are still remembered."""
 ROOT_SHIFT = 0.375
 """Anscombe's constant."""
 
@@ -126,7 +131,41 @@ def silence(sums: Hours, scale: NDArray[Any]) -> Floats:
     return np.where(minutes >= LEAST_SILENCE, calls / scale, 0).astype(np.float32)
 
 
-def deviation(sums: Hours, number: int, phi: NDArray[Any], a: NDArray[Any]) -> tuple[Floats, Floats]:
+@dataclass(frozen=True, slots=True)
+class OverSilences:
+    """Lines that the season has in silences that are over and were no chance, up to each quarter hour [G + 1, S].
+
+    ``over`` [T', S] is the quarter hour before which, at each minute, they are over.
+    """
+
+    expected: Floats
+    over: NDArray[np.intp]
+
+    def between(self, low: NDArray[np.intp], high: NDArray[np.intp]) -> Floats:
+        """Of the quarter hours from ``low`` to before ``high`` [T'], as it was known at each minute [T', S]."""
+        ends = (np.minimum(bound[:, None], self.over) for bound in (high, low))
+        upper, lower = (np.take_along_axis(self.expected, end, axis=0) for end in ends)
+        return upper - lower
+
+
+def over_silences(sums: Hours, scale: NDArray[Any]) -> OverSilences:
+    """Whole quarter hours of silences rarer than ``PLAIN_SILENCE``; ``scale`` [S] as fitted."""
+    silent = np.diff(sums.before["lines"], axis=0) <= 0
+    numbers = np.arange(len(silent))[:, None]
+    # Of each quarter hour the first of its silence, and the first after it.
+    first = np.maximum.accumulate(np.where(silent, 0, numbers + 1), axis=0)
+    last = np.minimum.accumulate(np.where(silent, len(silent), numbers)[::-1], axis=0)[::-1]
+    calls = sums.before["calls"]
+    begin = np.maximum(first, last - LONGEST_SILENCE)
+    rarity = (np.take_along_axis(calls, last, axis=0) - np.take_along_axis(calls, begin, axis=0)) / scale
+    left_out = np.where(silent & (rarity >= PLAIN_SILENCE), np.diff(sums.before["expected"], axis=0), 0)
+    expected = np.concatenate([np.zeros_like(left_out[:1]), left_out.cumsum(0)])
+    return OverSilences(expected, np.where(sums.span("lines", 0) > 0, sums.place[:, None], began(sums)))
+
+
+def deviation(
+    sums: Hours, number: int, phi: NDArray[Any], a: NDArray[Any], silent: OverSilences
+) -> tuple[Floats, Floats]:
     """Minus the logarithm of the probability that all fourths of a span are as far above, and below, the season [T', S] each.
 
     The one of them that is least so decides: what was a finding for an hour is none again for the rest of the span.
@@ -140,6 +179,7 @@ def deviation(sums: Hours, number: int, phi: NDArray[Any], a: NDArray[Any]) -> t
             (sums.until[name] if n == 0 else sums.before[name][bounds[n]]) - sums.before[name][low]
             for name in ("lines", "unknown", "expected")
         )
+        wanted = np.maximum(wanted - silent.between(low, bounds[n]), 0)
         below = root_z(observed, wanted, phi, a)
         # After a deploy, lines that are new are no rise, and those in whose place they come are no loss.
         above = root_z(observed - unknown, wanted, phi, a) if unknown.any() else below
@@ -167,8 +207,9 @@ def channels(sums: Hours, fit: Mapping[str, NDArray[Any]]) -> Floats:
     """The three signals [T', S, 3]: quiet, hours_down, hours_up; greater is more unusual."""
     out = np.zeros((*sums.until["lines"].shape, 3), np.float32)
     out[:, :, 0] = silence(sums, fit["hour_silence"])
+    silent = over_silences(sums, fit["hour_silence"])
     for number in range(len(SPANS)):
-        up, down = deviation(sums, number, fit["hour_phi"][number], fit["hour_a"][number])
+        up, down = deviation(sums, number, fit["hour_phi"][number], fit["hour_a"][number], silent)
         add_span(out, up, down, fit["hour_up"][number], fit["hour_down"][number])
     return out
 

@@ -104,13 +104,14 @@ def _silence_scale(sums: hours.Hours) -> Floats:
 def _fit_spans(fit: dict[str, NDArray], out: Floats, sums: hours.Hours) -> None:
     for name in ("hour_phi", "hour_a", "hour_up", "hour_down"):
         fit[name] = np.ones((len(hours.SPANS), 1), np.float32)
+    silent = hours.over_silences(sums, fit["hour_silence"])
     for number, quarters in enumerate(hours.SPANS):
         known = (sums.span("seen", quarters) >= hours.LEAST_OBSERVED * QUARTER * quarters)[::STEP, 0]
         if not known.any():
             continue
         observed, wanted = (sums.span(n, quarters // hours.PARTS)[::STEP, 0][known] for n in ("lines", "expected"))
         fit["hour_phi"][number], fit["hour_a"][number] = spread(observed, wanted)
-        up, down = hours.deviation(sums, number, fit["hour_phi"][number], fit["hour_a"][number])
+        up, down = hours.deviation(sums, number, fit["hour_phi"][number], fit["hour_a"][number], silent)
         for name, values in (("hour_up", up), ("hour_down", down)):
             high = float(np.quantile(values[::STEP, 0][known], 1 - TAIL))
             fit[name][number] = max(high / -np.log(TAIL), LEAST_SCALE)

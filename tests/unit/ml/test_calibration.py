@@ -72,6 +72,17 @@ def test_thresholds_keep_the_budget_on_the_days_they_come_from() -> None:
         assert limits[2] > limits[0]
 
 
+def test_sparse_services_of_a_shard_are_no_reason_for_more_findings_of_the_busy_ones() -> None:
+    chance = np.random.default_rng(4)
+    sizes = [1.0] * 6 + [0.5] * 6
+    days = np.full(12, 14.0)
+    learnt, live = ([chance.exponential(1 / np.log(10), 14 * 1440) * size for size in sizes] for _ in range(2))
+    limits = calibration.thresholds(np.stack([calibration.episode_table(part) for part in learnt]), days, 0.5)
+    found = [calibration.count_episodes(part, limit) / 14 for part, limit in zip(live, limits, strict=True)]
+    assert np.mean(found[:6]) == pytest.approx(0.5, rel=0.3)
+    assert np.mean(found[6:]) <= 0.5
+
+
 def test_evidence_that_never_falls_is_no_licence_for_a_low_threshold() -> None:
     chance = np.random.default_rng(3)
     floor = np.maximum(chance.exponential(1 / np.log(10), 14 * 1440), 1.5)

@@ -108,14 +108,16 @@ def test_hours_that_nobody_observed_are_no_silence() -> None:
     assert (scores.digits[part, 0, HOURS].max(0) < 2).all(), scores.digits[part, 0, HOURS].max(0)
 
 
-def test_minute_by_minute_a_scorer_sees_what_a_whole_day_shows() -> None:
+@pytest.mark.parametrize(("begin", "end"), [(3, DAY + NOON + 100), (DAY + NOON + 150, DAY + NOON + 290)])
+def test_minute_by_minute_a_scorer_sees_what_a_whole_day_shows(begin: int, end: int) -> None:
+    """In a silence, and when it is over."""
     case = made(300, (DAY + NOON, 240, 0.0))
     shard, test = shard_of(case), replace(case.test, service="s0")
     whole = detectors.score(shard, [test])
-    first = HISTORY + DAY + NOON + 100
-    frame = test.rows(0, HISTORY + 3)
+    first = HISTORY + end
+    frame = test.rows(begin - 3, HISTORY + begin)
     assert (frame.earlier.table[2] > 0).sum() >= REMEMBERED - 1
-    for row in range(HISTORY + 3, first + 1):
+    for row in range(HISTORY + begin, first + 1):
         there = np.flatnonzero(test.counts[row])
         names = [test.templates[n] for n in there]
         lines = test.counts[row, there].astype(np.int64)
@@ -127,8 +129,16 @@ def test_minute_by_minute_a_scorer_sees_what_a_whole_day_shows() -> None:
         )  # fmt: skip
         frame = advanced(frame, minute, case.vocabulary)
     stepped = detectors.score(shard, [frame])
-    assert whole.digits[first - HISTORY, 0, HOURS.start] > 1
-    assert np.allclose(stepped.digits[-1, 0, HOURS], whole.digits[first - HISTORY, 0, HOURS], atol=1e-3)
+    assert whole.digits[DAY + NOON + 100, 0, HOURS.start] > 1
+    assert np.allclose(stepped.digits[-1, 0, HOURS], whole.digits[end, 0, HOURS], atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", [5, 6, 7])
+def test_a_silence_that_is_over_is_not_told_again_as_hours_with_fewer_lines(seed: int) -> None:
+    case = made(3_000, (DAY + NOON, 240, 0.0), seed=seed)
+    shard, scores, _ = found(case)
+    back = slice(DAY + NOON + 240 + 15, DAY + NOON + 240 + 6 * 60)
+    assert scores.digits[back, 0, CHANNELS.index("hours_down")].max() < detectors.thresholds(shard)[0]
 
 
 def test_templates_of_a_deploy_are_no_rise_over_hours() -> None:
