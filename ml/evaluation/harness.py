@@ -82,8 +82,17 @@ def case_of(days: ServiceDays, first: int, faults: Sequence[Fault], chance: np.r
 
 def model_runs(cases: Sequence[Case], budget: float, *, with_forest: bool = True) -> list[Run]:
     """One shard fitted to all cases, and its alarms."""
+    return runs_of(fitted(cases, with_forest=with_forest), cases, budget)
+
+
+def fitted(cases: Sequence[Case], *, with_forest: bool = True) -> detectors.Shard:
+    """One shard of what the cases have to learn from."""
     vocabularies = [case.vocabulary for case in cases]
-    shard = detectors.fit_shard([case.train for case in cases], vocabularies, with_forest=with_forest)
+    return detectors.fit_shard([case.train for case in cases], vocabularies, with_forest=with_forest)
+
+
+def runs_of(shard: detectors.Shard, cases: Sequence[Case], budget: float) -> list[Run]:
+    """The alarms of a shard's services, in its order, on the days that are judged."""
     scores = detectors.score(shard, [case.test for case in cases])
     found = detectors.episodes(shard, scores, detectors.thresholds(shard, budget))
     first = int(scores.minutes[0])

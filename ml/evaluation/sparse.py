@@ -3,7 +3,7 @@
 In five to fifteen minutes, the length of the harness's faults, such a service may well write nothing: its faults last for an
 hour (a surge to ten times the lines), four (silence) and six (half the lines), at any time of the day. How many of them can be
 found at all is counted from what the days were drawn around: of a silence that chance gives once in ten thousand minutes
-nobody can know that it is one.
+nobody can know that it is one. The same days are judged without the faults too: whether a budget is kept shows there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from ml.detectors import DEFAULT_BUDGET
 from ml.evaluation.days import DAY, ServiceDays, live, negative_binomial
 from ml.evaluation.faults import Fault, FaultKind, into_days
-from ml.evaluation.harness import Case, case_of, model_runs
+from ml.evaluation.harness import Case, case_of, fitted, runs_of
 from ml.evaluation.judge import GRACE, Figure, Run, delay_of, wilson
 from ml.evaluation.services import make_sparse, template_id
 
@@ -44,10 +44,14 @@ POSSIBLE_Z = 3.72
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One service's days with its faults in them, by name; ``possible`` are those that are rarer than chance gives."""
+    """One service's days with its faults in them, by name; ``possible`` are those that are rarer than chance gives.
+
+    ``calm`` are the same days without faults.
+    """
 
     group: str
     case: Case
+    calm: Case
     faults: dict[str, Fault]
     possible: frozenset[str]
 
@@ -66,6 +70,8 @@ class Row:
     false_a_day: Figure
     after: int
     """Of the false findings, those within ``AFTER`` minutes after a fault."""
+    calm_a_day: Figure
+    """Findings a service-day on days without faults."""
 
 
 def groups() -> list[tuple[str, float, bool]]:
@@ -90,29 +96,37 @@ def subjects(seed: int, each: int = EACH) -> list[Subject]:
         faulty = _into(days, list(faults.values()), chance)
         possible = frozenset(name for name, fault in faults.items() if _possible(days, fault))
         case = case_of(faulty, first, list(faults.values()), chance)
+        calm = case_of(days, first, [], np.random.default_rng((seed, number, 1)))
         named = dict(zip(faults, case.faults, strict=True))
-        out.append(Subject(group, case, named, possible))
+        out.append(Subject(group, case, calm, named, possible))
     return out
 
 
 def examined(seeds: Sequence[int] = SEEDS, each: int = EACH, budget: float = DEFAULT_BUDGET) -> list[Row]:
     """One row for each kind of service, over all seeds; the services of a seed are fitted together."""
     judged: list[tuple[Subject, Run]] = []
+    calm: list[tuple[str, Run]] = []
     for seed in seeds:
         some = subjects(seed, each)
-        judged += zip(some, model_runs([one.case for one in some], budget), strict=True)
-    return [_row(group, [pair for pair in judged if pair[0].group == group]) for group, _, _ in groups()]
+        shard = fitted([one.case for one in some])
+        judged += zip(some, runs_of(shard, [one.case for one in some], budget), strict=True)
+        runs = runs_of(shard, [one.calm for one in some], budget)
+        calm += zip([one.group for one in some], runs, strict=True)
+    return [
+        _row(group, [pair for pair in judged if pair[0].group == group], [run for other, run in calm if other == group])
+        for group, _, _ in groups()
+    ]
 
 
 def table(rows: Sequence[Row]) -> str:
     """In markdown; in brackets 95 % intervals."""
-    head = ["a day", *FAULTS, "false a service-day"]
+    head = ["a day", *FAULTS, "false a service-day", "on days without faults"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         cells = [
             f"{row.found[name]}; {row.found_of_possible[name]} of {row.possible[name]} possible" for name in FAULTS
         ]
-        lines.append("| " + " | ".join([row.group, *cells, str(row.false_a_day)]) + " |")
+        lines.append("| " + " | ".join([row.group, *cells, str(row.false_a_day), str(row.calm_a_day)]) + " |")
     return "\n".join(lines)
 
 
@@ -155,7 +169,7 @@ def _possible(days: ServiceDays, fault: Fault) -> bool:
     return 2 * abs(np.sqrt(total * fault.size) - np.sqrt(total)) / np.sqrt(variance / total) >= POSSIBLE_Z
 
 
-def _row(group: str, judged: Sequence[tuple[Subject, Run]]) -> Row:
+def _row(group: str, judged: Sequence[tuple[Subject, Run]], calm: Sequence[Run]) -> Row:
     delays = {name: [delay_of(run, subject.faults[name]) for subject, run in judged] for name in FAULTS}
     possible = {name: [name in subject.possible for subject, _ in judged] for name in FAULTS}
     found = {name: [delay is not None for delay in some] for name, some in delays.items()}
@@ -172,6 +186,7 @@ def _row(group: str, judged: Sequence[tuple[Subject, Run]]) -> Row:
             for _, run in judged
             for first in _false(run)
         ),
+        _false_a_day(calm),
     )
 
 

@@ -21,6 +21,8 @@ def test_faults_are_hours_apart_within_the_judged_days_and_each_is_there_once() 
         silent = one.faults["silence"]
         rows = slice(silent.row + 75, silent.end + 75)
         assert one.case.test.counts[rows].sum() == 0
+        assert one.calm.faults == ()
+        assert one.group != "3,000 lines" or one.calm.test.counts[rows].sum() > 100
     possible = {one.group: one.possible for one in subjects}
     assert "silence" in possible["3,000 lines"]
     assert "half rate" not in possible["50 lines"]
@@ -32,5 +34,6 @@ def test_a_silence_of_a_thousand_lines_a_day_is_found_and_rows_add_up() -> None:
     for row in rows.values():
         for name in sparse.FAULTS:
             assert row.found_of_possible[name] <= min(row.possible[name], round(row.found[name].value * row.services))
-        assert row.false_a_day.low <= row.false_a_day.value <= row.false_a_day.high
+        for figure in (row.false_a_day, row.calm_a_day):
+            assert figure.low <= figure.value <= figure.high
     assert "| 1,000 lines |" in sparse.table(list(rows.values()))
