@@ -24,7 +24,8 @@ def private_loki(settings: dict[str, Any] | None = None) -> Iterator[LokiLifecyc
     with tempfile.TemporaryDirectory() as name:
         folder, data = Path(name), Path(name) / "data"
         data.mkdir()
-        http_port, grpc_port = any_free_port(set()), any_free_port(set())
+        http_port = any_free_port(set())
+        grpc_port = any_free_port({http_port})
         made = Settings(state_dir=folder, **(settings or {}))
         config = render_loki_config(made, data_dir=data, http_port=http_port, grpc_port=grpc_port)
         (folder / "config.yaml").write_text(config)

@@ -15,12 +15,13 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import yaml
 
 from onecollector.local.engine import DEMO_IMAGE, import_demo_image
@@ -31,14 +32,22 @@ IMAGE = f"{DEMO_IMAGE}:latest"
 
 
 def wait_until(what: str, condition: Callable[[], Any], deadline_s: float, every_s: float = 0.02) -> Any:
-    """The condition's first truthy value. Raises TimeoutError naming what was waited for."""
+    """The condition's first truthy value. Raises TimeoutError naming what was waited for.
+
+    A server that does not answer, or not yet as it should, and a process that has ended meanwhile are waited for, too: at
+    the deadline their error is the cause.
+    """
     end = time.monotonic() + deadline_s
     while True:
-        value = condition()
+        trouble: Exception | None = None
+        try:
+            value = condition()
+        except (httpx.HTTPError, psutil.NoSuchProcess) as error:
+            value, trouble = None, error
         if value:
             return value
         if time.monotonic() > end:
-            raise TimeoutError(f"not within {deadline_s:.0f} s: {what}")
+            raise TimeoutError(f"not within {deadline_s:.0f} s: {what}") from trouble
         time.sleep(every_s)
 
 
@@ -60,7 +69,7 @@ class Stack:
         if self.docker is not None:
             import_demo_image(self.docker.api)
 
-    def cli(self, *args: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def cli(self, *args: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run ``onecollector ARGS`` on this stack."""
         done = subprocess.run(
             [sys.executable, "-m", "onecollector.cli.main", *args],
@@ -167,9 +176,13 @@ class Stack:
         return answer.json()
 
     def pid(self, part: str) -> int:
-        """Pid of a part, as ``status`` says."""
-        rows = json.loads(self.cli("status", "--json", check=False).stdout)["parts"]
-        return next(int(row["pid"]) for row in rows if row["part"] == part)
+        """Pid of a part, as ``status`` says once it runs: between its end and its next start it has none."""
+
+        def running() -> int:
+            rows = json.loads(self.cli("status", "--json", check=False).stdout)["parts"]
+            return next((int(row["pid"]) for row in rows if row["part"] == part), 0)
+
+        return wait_until(f"{part} to run", running, 120, 0.2)
 
 
 @contextmanager
@@ -192,7 +205,7 @@ def private_stack(
         if before_up is not None:
             (state / "s").mkdir()
             before_up(StateLayout(state / "s"))
-        up = subprocess.run([*command, "up"], env=env, text=True, capture_output=True, timeout=300)
+        up = subprocess.run([*command, "up"], env=env, text=True, capture_output=True, timeout=500)
         if up.returncode != 0:
             raise RuntimeError(f"onecollector up: exit {up.returncode}\n{up.stdout}\n{up.stderr}")
         stack = Stack(state / "s", env, load_runtime(StateLayout(state / "s")))
@@ -201,11 +214,15 @@ def private_stack(
         finally:
             stack.http.close()
             if stack.docker is not None:
+                import docker.errors
+
                 for container in stack.docker.containers.list(all=True, ignore_removed=True):
-                    container.remove(force=True)
+                    # One that removes itself may be gone, or on its way.
+                    with suppress(docker.errors.APIError):
+                        container.remove(force=True)
                 stack.docker.close()
     finally:
-        subprocess.run([*command, "down"], env=env, text=True, capture_output=True, timeout=120)
+        subprocess.run([*command, "down"], env=env, text=True, capture_output=True, timeout=300)
         shutil.rmtree(state, ignore_errors=True)
 
 

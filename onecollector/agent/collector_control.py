@@ -7,6 +7,7 @@ says "unconfirmed" is journaled before the file changes, and the last good file 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -36,7 +37,9 @@ log = structlog.get_logger()
 
 KEY = "config.state"
 START_S = 6.0
-"""A collector starts in a tenth of a second to one second; later than this it does not start."""
+"""A collector starts in a tenth of a second to one second; one that has told an error and is not there by now does not."""
+SLOW_START_S = 30.0
+"""One that tells nothing may be on a machine that is busy with something else; later than this it does not start."""
 
 STEADY_S = 0.5
 """Health must hold this long: a process that dies at once may answer once."""
@@ -206,6 +209,8 @@ class CollectorControl:
             )
             self._take_back(verdict, reason)
             raise PushRefused(verdict, [reason]) from error
+        # The time to confirm begins when there is something to look at.
+        self._save(pushed(self.clock(), config_hash, confirm_within_s))
         probes = self.probe(live_pipelines(text))
         return {
             "state": "unconfirmed",
@@ -221,8 +226,10 @@ class CollectorControl:
         before, offset = self.pid(), _size(self.log_path)
         if before is not None:
             os.kill(before, signal.SIGKILL)
-        end, steady = self.clock() + START_S, 0.0
-        while self.clock() < end:
+        began, steady = self.clock(), 0.0
+        while (took := self.clock() - began) < SLOW_START_S:
+            if took >= START_S and (self.lacks_room() or _gave_up(self.log_path, offset)):
+                break
             now_pid = self.pid()
             if now_pid is not None and now_pid != before and self.healthy():
                 steady = steady or self.clock()
@@ -311,12 +318,24 @@ def _size(path: Path) -> int:
         return 0
 
 
+def _written(path: Path, offset: int) -> str:
+    """What the log got since it had ``offset`` bytes. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(offset if _size(path) >= offset else 0)
+        return file.read().decode("utf-8", "replace")
+
+
+def _gave_up(path: Path, offset: int) -> bool:
+    """Whether the collector has told since ``offset`` that it does not start."""
+    with contextlib.suppress(OSError):
+        return re.search(r"^Error:", _written(path, offset), re.MULTILINE) is not None
+    return False
+
+
 def _why(path: Path, offset: int) -> str:
     """The line of the collector's log, written since ``offset``, that names the fault."""
     try:
-        with path.open("rb") as file:
-            file.seek(offset if _size(path) >= offset else 0)
-            lines = file.read().decode("utf-8", "replace").splitlines()
+        lines = _written(path, offset).splitlines()
     except OSError as error:
         return f"its log cannot be read: {error.strerror}"
     told = [line for line in lines if re.search(r'^Error:|"level":"error"|cannot|failed', line)]

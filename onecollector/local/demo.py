@@ -42,7 +42,7 @@ LIVES = (
     ),
     ("blink", "echo 'here and gone'"),
 )
-WAIT_LINE_S, WAIT_ASSETS_S, WAIT_CHECKS_S = 90.0, 90.0, 30.0
+WAIT_LINE_S, WAIT_ASSETS_S, WAIT_CHECKS_S = 90.0, 180.0, 90.0
 
 
 @dataclass

@@ -100,7 +100,7 @@ def own_pid(layout: StateLayout) -> int | None:
     )
 
 
-def start_own_engine(layout: StateLayout, timeout_s: float = 60) -> str:
+def start_own_engine(layout: StateLayout, timeout_s: float = 120) -> str:
     """Start dockerd under the state folder and wait until it answers; answers its address.
 
     Raises EngineFailed with the end of its log.

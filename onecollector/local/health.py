@@ -20,6 +20,8 @@ from onecollector_resources.runtime import Runtime
 from onecollector_resources.settings import Settings, SettingsError
 
 ORDER = ("docker", "loki", "linker", "collector", "agent", "control", "ml", "scorer", "daemon", "webserver")
+ANSWER_S = 5.0
+"""Seconds in which a part must answer: one that is well may take some on a machine that is busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Answer:
 
 def _get(url: str, client: httpx.Client | None = None, **kwargs: Any) -> httpx.Response | None:
     try:
-        return client.get(url, **kwargs) if client else httpx.get(url, timeout=2, **kwargs)
+        return client.get(url, **kwargs) if client else httpx.get(url, timeout=ANSWER_S, **kwargs)
     except httpx.HTTPError:
         return None
 
@@ -55,9 +57,9 @@ def loki_health(settings: Settings, runtime: Runtime) -> Answer:
     """``/ready`` of Loki; of our own also whether it answers queries, which takes it a few seconds longer."""
     try:
         access = settings.loki.access(runtime.loki_url, "default")
-        with access.client(timeout_s=2) as http:
+        with access.client(timeout_s=ANSWER_S) as http:
             answer = http.get("/ready")
-            if settings.loki.url is not None and (refused := access.login_refused(timeout_s=2)):
+            if settings.loki.url is not None and (refused := access.login_refused(timeout_s=ANSWER_S)):
                 return Answer(False, f"{refused}; {MEND_LOGIN}")
             # A gateway in front of a Loki of the user's own may keep this to itself.
             if answer.status_code != 200 and (settings.loki.url is None or answer.status_code not in (401, 403, 404)):
@@ -100,7 +102,7 @@ def agent_status(settings: Settings, runtime: Runtime) -> dict[str, Any] | None:
 def code_server_health(port: int) -> Answer:
     """Whether the gRPC port takes connections; Dagster opens it once the location is loaded."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
+        with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_S):
             return Answer(True, "")
     except OSError:
         return Answer(False, "the code location is still loading")
@@ -123,7 +125,7 @@ DAEMONS = "{instance{daemonHealth{allDaemonStatuses{daemonType required healthy 
 def daemon_health(runtime: Runtime, clock: Callable[[], float] = time.time) -> Answer:
     """Heartbeats of Dagster's daemons; Dagster itself would call a dead one healthy for half an hour."""
     try:
-        answer = httpx.post(f"{runtime.dagster_url}/graphql", json={"query": DAEMONS}, timeout=5).json()
+        answer = httpx.post(f"{runtime.dagster_url}/graphql", json={"query": DAEMONS}, timeout=2 * ANSWER_S).json()
         rows = answer["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return Answer(False, "web server does not tell")

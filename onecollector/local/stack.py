@@ -38,7 +38,7 @@ from onecollector_resources.loki.faults import MEND_LOGIN
 from onecollector_resources.runtime import Runtime, RuntimeMissing, collector_environment, load_runtime, save_runtime
 from onecollector_resources.settings import Settings
 
-READY_S = 90.0
+READY_S = 180.0
 """Seconds `up` waits for all parts; warm it takes about a dozen."""
 
 
@@ -244,7 +244,7 @@ def _make_dagster_storage(settings: Settings) -> None:
         env={**os.environ, **shared_environment(settings)},
         text=True,
         capture_output=True,
-        timeout=120,
+        timeout=400,
     )
     if done.returncode != 0:
         raise UpFailed(f"Dagster's storage in {home} cannot be made: {done.stderr.strip()[-500:]}")

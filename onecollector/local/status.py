@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from onecollector.local.engine import engine_health
-from onecollector.local.health import PartHealth, agent_status, part_health
+from onecollector.local.health import ANSWER_S, PartHealth, agent_status, part_health
 from onecollector.local.supervisor import Supervisor
 from onecollector_resources.collector.metrics import metric_sum
 from onecollector_resources.health.memory import PROVED_AT, PROVED_LINES
@@ -64,7 +64,7 @@ def _collector_note(runtime: Runtime, agent: Mapping[str, Any]) -> str:
     collector = agent.get("collector", {})
     note = f"config {str(collector.get('config_hash') or '?')[:8]}"
     try:
-        text = httpx.get(runtime.collector_metrics_url, timeout=2).text
+        text = httpx.get(runtime.collector_metrics_url, timeout=ANSWER_S).text
     except httpx.HTTPError:
         return note
     size, capacity = (

@@ -166,7 +166,7 @@ class Supervisor:
         self.config.write_text(text, encoding="utf-8")
         return True
 
-    def start(self, timeout_s: float = 20) -> None:
+    def start(self, timeout_s: float = 60) -> None:
         """Start supervisord. Raises SupervisorError with the end of its log."""
         environment = {**os.environ, MARK: str(self.layout.root)}
         done = subprocess.run(

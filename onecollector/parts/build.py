@@ -34,7 +34,7 @@ def newer(found: str, least: str) -> bool:
 def go_version(binary: str) -> str:
     """``1.26.8``; empty where it cannot be run."""
     try:
-        out = subprocess.run([binary, "env", "GOVERSION"], text=True, capture_output=True, timeout=20).stdout
+        out = subprocess.run([binary, "env", "GOVERSION"], text=True, capture_output=True, timeout=60).stdout
     except OSError:
         return ""
     match = re.search(r"go(\d+(?:\.\d+)*)", out)

@@ -128,7 +128,7 @@ def system_command(pin: SystemPin) -> str | None:
 def command_version(path: str) -> str:
     """The version that a command of the distribution tells of itself; empty where it tells none."""
     try:
-        done = subprocess.run([path, "--version"], text=True, capture_output=True, timeout=10)
+        done = subprocess.run([path, "--version"], text=True, capture_output=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     match = re.search(r"\d+\.\d+(\.\d+)?", done.stdout + done.stderr)

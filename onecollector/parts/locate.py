@@ -21,7 +21,7 @@ from onecollector.parts.pins import Pin, pins
 def _told(binary: str, arguments: tuple[str, ...], _mtime_ns: int, _size: int) -> str:
     try:
         done = subprocess.run(
-            [binary, *arguments], text=True, errors="replace", capture_output=True, stdin=subprocess.DEVNULL, timeout=20
+            [binary, *arguments], text=True, errors="replace", capture_output=True, stdin=subprocess.DEVNULL, timeout=60
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -18,8 +18,8 @@ from onecollector_resources.records import CollectorConfig
 
 Outcome = Literal["live", "unchanged", "rejected", "undecided"]
 
-LOOK_S = 6.0
-"""Seconds in which a probe must be seen; under load it takes about one."""
+LOOK_S = 12.0
+"""Seconds in which a probe must be seen; under load it takes about one, on a slow machine some."""
 
 
 @dataclass(frozen=True, slots=True)

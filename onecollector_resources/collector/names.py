@@ -69,7 +69,7 @@ def component_names(binary: Path) -> ComponentNames:
 def _names_of(binary: Path, mtime: int, size: int) -> ComponentNames:
     try:
         done = subprocess.run(
-            [str(binary), "validate", f"--config=yaml:{UNKNOWN_TYPES}"], text=True, capture_output=True, timeout=30
+            [str(binary), "validate", f"--config=yaml:{UNKNOWN_TYPES}"], text=True, capture_output=True, timeout=60
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CollectorBinaryError(f"collector {binary} cannot be run: {error}") from error

@@ -6,6 +6,7 @@ finding it in Loki proves the globs, the parsing, the processors, the queue and 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import time
@@ -76,9 +77,10 @@ def remove_old_probes(tree: Path, now: float) -> int:
     """Remove probe files that have served; answers how many."""
     removed = 0
     for path in tree.glob(f"*/*/{PROBES}/*"):
-        if now - path.lstat().st_mtime > KEPT_S:
-            path.unlink(missing_ok=True)
-            removed += 1
+        with contextlib.suppress(FileNotFoundError):  # somebody else may remove them, too
+            if now - path.lstat().st_mtime > KEPT_S:
+                path.unlink()
+                removed += 1
     return removed
 
 

@@ -17,7 +17,7 @@ from onecollector_resources.records import Finding
 
 __all__ = ["CollectorBinaryError", "ComponentNames", "component_names", "parse_errors", "validate_with_binary"]
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 STAMP = re.compile(r"^\d{4}[/-]\d\d[/-]\d\d\S* (\d\d:\d\d:\d\d )?")
 CHAIN = re.compile(r"(?:decoding failed due to the following error\(s\):|error\(s\) decoding:)$")
 """Ends a line that only leads to the next one."""

@@ -28,7 +28,7 @@ def verify_config(binary: Path, config: Path, environment: Mapping[str, str] | N
         [str(binary), f"-config.file={config}", "-config.expand-env=true", "-verify-config"],
         text=True,
         capture_output=True,
-        timeout=60,
+        timeout=120,
         env=dict(environment) if environment else None,
     )
     if done.returncode != 0:
@@ -82,7 +82,7 @@ class LokiLifecycle:
         """The command line that a supervisor runs."""
         return [str(self.binary), f"-config.file={self.config}", "-config.expand-env=true"]
 
-    def start(self, timeout_s: float = 60) -> float:
+    def start(self, timeout_s: float = 120) -> float:
         """Verify, start and wait until ready; answers seconds. Raises LokiConfigError, LokiLifecycleError."""
         verify_config(self.binary, self.config, self.environment)
         began = self.clock()
@@ -117,7 +117,7 @@ class LokiLifecycle:
         """Tell Loki to write all chunks to its store; it answers before they are there. Raises httpx.HTTPError."""
         httpx.post(f"{self.url}/flush", timeout=120).raise_for_status()
 
-    def stop(self, timeout_s: float = 60) -> None:
+    def stop(self, timeout_s: float = 120) -> None:
         """SIGTERM: Loki writes all chunks to its store and ends. Raises LokiLifecycleError when it does not within ``timeout_s``."""
         if self._process is None:
             return

@@ -24,7 +24,7 @@ from tests.unit.scorer_world import models
 
 MOST = 100
 """Findings that are sent in an hour: what many hours had is told within minutes."""
-LIFE_S = 40.0
+LIFE_S = 120.0
 """A life in which its moment did not come for so long has gone wrong, or there is nothing left to do."""
 
 
@@ -67,7 +67,7 @@ def lived_through(
             hook.hangs = hangs
             process = started(config, folder / "scorer.log")
             try:
-                wait_until("all is told", lambda: _told(store, len(faults)) or process.poll() is not None, 90, 0.1)
+                wait_until("all is told", lambda: _told(store, len(faults)) or process.poll() is not None, 240, 0.1)
             finally:
                 ended(process, Popen.terminate)
             assert process.returncode == 0, (folder / "scorer.log").read_text()[-2000:]

@@ -38,6 +38,7 @@ def push(loki: LokiLifecycle, service: str, lines: Sequence[str], age_s: float =
         f"{loki.url}/loki/api/v1/push",
         json={"streams": [{"stream": {"service_name": service}, "values": values}]},
         headers=TENANT,
+        timeout=60,
     )
     assert answer.status_code == 204, answer.text
 

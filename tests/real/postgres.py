@@ -72,7 +72,7 @@ class Cluster:
         import psycopg2
 
         connection = psycopg2.connect(
-            host="127.0.0.1", port=self.port, user=USER, password=PASSWORD, dbname=database, connect_timeout=5
+            host="127.0.0.1", port=self.port, user=USER, password=PASSWORD, dbname=database, connect_timeout=30
         )
         connection.autocommit = True
         return connection
@@ -96,7 +96,7 @@ class Cluster:
                 ],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/", **self._identity(),
             )  # fmt: skip
-        wait_until("PostgreSQL answers", self._answers, 30)
+        wait_until("PostgreSQL answers", self._answers, 120)
 
     def _answers(self) -> bool:
         import psycopg2
@@ -116,7 +116,7 @@ class Cluster:
             return
         self._process.send_signal(signal.SIGINT)
         try:
-            self._process.wait(20)
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

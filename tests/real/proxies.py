@@ -40,8 +40,7 @@ class FaultyProxy:
 @contextmanager
 def faulty_proxy(upstream: str, decide: Decide) -> Iterator[FaultyProxy]:
     """An HTTP proxy in front of ``upstream``, in a thread of its own."""
-    port = any_free_port(set())
-    proxy = FaultyProxy(f"http://127.0.0.1:{port}", decide)
+    proxy = FaultyProxy("", decide)
     loop = asyncio.new_event_loop()
     started, stop = threading.Event(), asyncio.Event()
 
@@ -73,19 +72,20 @@ def faulty_proxy(upstream: str, decide: Decide) -> Iterator[FaultyProxy]:
             app.router.add_route("*", "/{path:.*}", handle)
             runner = web.AppRunner(app)
             await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", port).start()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            proxy.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
             started.set()
             await stop.wait()
             await runner.cleanup()
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
     thread.start()
-    assert started.wait(10), "the proxy did not start"
+    assert started.wait(60), "the proxy did not start"
     try:
         yield proxy
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(60)
         loop.close()
 
 
@@ -119,11 +119,12 @@ class Toxiproxy:
 @contextmanager
 def toxiproxy(binary: Path, upstream: str, log: Path) -> Iterator[Toxiproxy]:
     """In front of ``upstream`` (a URL)."""
-    port, through = any_free_port(set()), any_free_port(set())
+    port = any_free_port(set())
+    through = any_free_port({port})
     with log.open("wb") as out:
         server = subprocess.Popen([str(binary), "-host", "127.0.0.1", "-port", str(port)], stdout=out, stderr=out)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as api:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as api:
 
             def answers() -> bool:
                 try:
@@ -131,7 +132,7 @@ def toxiproxy(binary: Path, upstream: str, log: Path) -> Iterator[Toxiproxy]:
                 except httpx.TransportError:
                     return False
 
-            wait_until("toxiproxy to answer", answers, 10)
+            wait_until("toxiproxy to answer", answers, 60)
             way = {"name": "loki", "listen": f"127.0.0.1:{through}", "upstream": upstream.removeprefix("http://")}
             api.post("/proxies", json=way).raise_for_status()
             yield Toxiproxy(f"http://127.0.0.1:{through}", api)

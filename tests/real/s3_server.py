@@ -80,12 +80,12 @@ class S3Server:
             self._process = subprocess.Popen(
                 [*command, "posix", str(self.root)], env={**os.environ, **keys}, stdout=log, stderr=log
             )
-        wait_until("the S3 server listens", self._listens, 20)
+        wait_until("the S3 server listens", self._listens, 60)
 
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(20)
+            self._process.wait(60)
             self._process = None
 
     def _listens(self) -> bool:

@@ -149,7 +149,7 @@ def ended(process: subprocess.Popen[bytes], how: Callable[[subprocess.Popen[byte
     """End it, whatever it does, and wait."""
     how(process)
     try:
-        process.wait(20)
+        process.wait(60)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

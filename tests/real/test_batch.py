@@ -37,7 +37,7 @@ from tests.real.lokis import new_loki
 from tests.real.proxies import HANG, Toxiproxy, faulty_proxy, toxiproxy
 from tests.unit.lines_model import Line, rows_of
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.real]
 
 TENANTS = {"wide": 50_000, "tight": 700}
 """Tenants and the most lines that they may ask for at once: fewer than share one instant in the hard set."""
@@ -65,7 +65,9 @@ def push_plain(url: str, now_ns: int) -> None:
     for start in range(0, PLAIN_LINES, 10_000):
         values = [[str(first + n * 30_000_000), f"plain {n} " + "x" * 100] for n in range(start, start + 10_000)]
         body = {"streams": [{"stream": {"service_name": "plain"}, "values": values}]}
-        httpx.post(f"{url}/loki/api/v1/push", json=body, headers={"X-Scope-OrgID": "wide"}).raise_for_status()
+        httpx.post(
+            f"{url}/loki/api/v1/push", json=body, headers={"X-Scope-OrgID": "wide"}, timeout=60
+        ).raise_for_status()
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +184,9 @@ def assert_short(
     executor: BatchQueryExecutor, filled: Filled, begin: Callable[[], None], end: Callable[[], None]
 ) -> None:
     """That an outage costs hardly more than it lasts."""
-    usual_s = assert_plain(executor, filled)
     # The machine may be busy with something else once, but not three times.
     for _ in range(3):
+        usual_s = assert_plain(executor, filled)
         # Its length is what is tested.
         mend = threading.Timer(LASTS_S, end)
 
@@ -197,7 +199,7 @@ def assert_short(
         finally:
             mend.join()
         print(f"usually {usual_s:.1f} s, with an outage of {LASTS_S:.0f} s {took_s:.1f} s: {executor.tally.troubles}")
-        if took_s <= 1.5 * (usual_s + LASTS_S):
+        if took_s <= 2 * (usual_s + LASTS_S):
             return
     pytest.fail(f"{took_s:.1f} s with an outage of {LASTS_S:.0f} s, {usual_s:.1f} s without")
 
@@ -277,7 +279,9 @@ def test_large_lines_in_a_loki_with_stock_limits(part: Any, tmp_path: Path) -> N
         for start in range(0, 6_000, 1_000):
             values = [[str(first + n * 100_000_000), f"{n} ".ljust(3_000, "x")] for n in range(start, start + 1_000)]
             body = {"streams": [{"stream": {"service_name": "large"}, "values": values}]}
-            answer = httpx.post(f"{loki.url}/loki/api/v1/push", json=body, headers={"X-Scope-OrgID": "wide"})
+            answer = httpx.post(
+                f"{loki.url}/loki/api/v1/push", json=body, headers={"X-Scope-OrgID": "wide"}, timeout=60
+            )
             answer.raise_for_status()
         access = LokiAccess(loki.url, "wide")
         for _ in range(2):
@@ -285,7 +289,7 @@ def test_large_lines_in_a_loki_with_stock_limits(part: Any, tmp_path: Path) -> N
                 began = time.monotonic()
                 rows = read(executor, '{service_name="large"}', first, now_ns)
                 assert [row[2].split()[0] for row in rows] == [str(n) for n in range(6_000)]
-                assert time.monotonic() - began < 50
+                assert time.monotonic() - began < 150
             flush(access, clock=time.monotonic, sleep=time.sleep)
 
 
@@ -305,7 +309,9 @@ def test_the_last_line_of_a_chunk_is_read_wherever_a_question_begins(part: Any, 
             for number, end in enumerate(ends)
         ]
         body = {"streams": streams}
-        httpx.post(f"{loki.url}/loki/api/v1/push", json=body, headers={"X-Scope-OrgID": "wide"}).raise_for_status()
+        httpx.post(
+            f"{loki.url}/loki/api/v1/push", json=body, headers={"X-Scope-OrgID": "wide"}, timeout=60
+        ).raise_for_status()
         loki.stop()
         # What an old Loki holds in its store, and its ingesters do not any more.
         for folder in ("wal", "tsdb-active", "tsdb-cache"):
@@ -373,7 +379,6 @@ def flushed(loki: LokiLifecycle) -> None:
     flush(LokiAccess(loki.url, "wide"), clock=time.monotonic, sleep=time.sleep)
 
 
-@pytest.mark.timeout(300)
 def test_lines_that_are_kept_three_times_come_once(part: Any, tmp_path: Path) -> None:
     with three_lokis(part("loki"), tmp_path) as lokis:
 
@@ -383,7 +388,7 @@ def test_lines_that_are_kept_three_times_come_once(part: Any, tmp_path: Path) ->
             ]
             return all(sum(one["state"] == "ACTIVE" for one in ring) == 3 for ring in rings)
 
-        wait_until("three ingesters in the ring of each", all_know_all, 30, 0.1)
+        wait_until("three ingesters in the ring of each", all_know_all, 90, 0.1)
         now_ns = time.time_ns()
         pushed = push_hard_set(lokis[0].url, "wide", now_ns)
         for loki in lokis[:2]:

@@ -31,7 +31,7 @@ from tests.real.lokis import TENANT, new_loki
 from tests.real.s3_server import s3_server
 from tests.unit.lines_model import Line, rows_of
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real]
 
 Pushed = tuple[int, bytes, Sequence[tuple[bytes, bytes]]]
 SECOND = 10**9
@@ -149,7 +149,7 @@ def place(request: pytest.FixtureRequest, part: Finder, tmp_path_factory: pytest
         loki.start()
         now_ns = time.time_ns()
         made = Place(loki, folder, now_ns, fill(loki, now_ns))
-        wait_until("everything is in the store", lambda: stored(made) == made.pushed + 100 or loki.flush(), 90, 1)
+        wait_until("everything is in the store", lambda: stored(made) == made.pushed + 100 or loki.flush(), 150, 1)
         yield made
     finally:
         loki.kill()
@@ -272,7 +272,7 @@ def test_lines_that_lie_in_several_chunks_are_there_once_and_counted(place: Plac
         push(place.loki, labels, part_of)
         place.loki.flush()
         before += len(part_of)
-        wait_until("the lines are in the store", lambda wanted=before: stored(place) == wanted, 30, 0.2)
+        wait_until("the lines are in the store", lambda wanted=before: stored(place) == wanted, 120, 0.2)
     span = (first, first + SECOND)
     found, duplicates, reading = rows(engine(open_store(str(place.objects)), tmp_path), labels, span)
     assert [line for _, _, line, _ in found] == [f"line {n}" for n in range(2_000)]

@@ -37,12 +37,22 @@ def stack(parts: Any) -> Iterator[Stack]:
         yield running
 
 
+def manager_of(stack: Stack, confirm_within_s: float) -> AgentManager:
+    transport = LocalHttpTransport.of(stack.layout, stack.runtime)
+    reader = lambda tenant: LokiQuerierClient(LokiAccess(stack.runtime.loki_url, tenant))  # noqa: E731
+    return AgentManager(transport, reader, confirm_within_s=confirm_within_s)
+
+
 @pytest.fixture
 def manager(stack: Stack) -> AgentManager:
-    transport = LocalHttpTransport.of(stack.layout, stack.runtime)
-    return AgentManager(
-        transport, lambda tenant: LokiQuerierClient(LokiAccess(stack.runtime.loki_url, tenant)), confirm_within_s=8
-    )
+    """One that soon takes back what does not deliver."""
+    return manager_of(stack, 8)
+
+
+@pytest.fixture
+def patient(stack: Stack) -> AgentManager:
+    """One that waits for as long as a busy machine may take."""
+    return manager_of(stack, 60)
 
 
 def active(stack: Stack) -> str:
@@ -68,26 +78,26 @@ def changed(stack: Stack, **values: Any) -> CollectorConfig:
 def delivers(stack: Stack) -> bool:
     service = unique("after")
     stack.run("echo still here", service=service)
-    return bool(wait_until("a line", lambda: stack.first_line(f'{{service_name="{service}"}}', 60), 20))
+    return bool(wait_until("a line", lambda: stack.first_line(f'{{service_name="{service}"}}', 300), 90))
 
 
 def push_and_expect_the_old_one(stack: Stack, manager: AgentManager, config: CollectorConfig) -> PushResult:
     before = active(stack)
     result = manager.push_config_to_collector(config)
     assert result.state != "live", result
-    wait_until("the old config", lambda: active(stack) == before, 15)
+    wait_until("the old config", lambda: active(stack) == before, 60)
     assert delivers(stack)
     return result
 
 
-def test_a_good_config_goes_live_and_pushing_it_again_restarts_nothing(stack: Stack, manager: AgentManager) -> None:
+def test_a_good_config_goes_live_and_pushing_it_again_restarts_nothing(stack: Stack, patient: AgentManager) -> None:
     config = changed(stack, processors__memory_limiter__limit_mib=390)
-    result = manager.push_config_to_collector(config)
+    result = patient.push_config_to_collector(config)
     assert result.state == "live", result
     assert delivers(stack)
-    pid = manager.verify_reload_result()["pid"]
-    assert manager.push_config_to_collector(config).state == "unchanged"
-    assert manager.verify_reload_result()["pid"] == pid
+    pid = patient.verify_reload_result()["pid"]
+    assert patient.push_config_to_collector(config).state == "unchanged"
+    assert patient.verify_reload_result()["pid"] == pid
 
 
 def test_a_config_that_the_binary_refuses_is_rejected_with_the_line_and_remembered(
@@ -122,7 +132,9 @@ def test_a_config_that_starts_and_delivers_nothing_is_taken_back_and_rejected(
     result = push_and_expect_the_old_one(stack, manager, config_of(render_yaml(data)))
     assert result.state == "rejected", result
     assert "did not come out of Loki" in " ".join(result.reasons)
-    assert result.seconds["probe"] + result.seconds["take back"] <= 10
+    # Given up in time, and the old one is there as soon as it has started.
+    assert result.seconds["probe"] < 8 + 10
+    assert result.seconds["take back"] < 30
 
 
 def test_a_port_that_is_taken_on_the_host_is_undecided(stack: Stack, manager: AgentManager) -> None:
@@ -133,7 +145,9 @@ def test_a_port_that_is_taken_on_the_host_is_undecided(stack: Stack, manager: Ag
     assert result.state == "undecided", result
 
 
-def test_loki_away_is_undecided_and_the_config_goes_live_later(stack: Stack, manager: AgentManager) -> None:
+def test_loki_away_is_undecided_and_the_config_goes_live_later(
+    stack: Stack, manager: AgentManager, patient: AgentManager
+) -> None:
     config = changed(stack, processors__memory_limiter__limit_mib=380)
     control = [
         sys.executable,
@@ -148,8 +162,8 @@ def test_loki_away_is_undecided_and_the_config_goes_live_later(stack: Stack, man
     finally:
         subprocess.run([*control, "start", "loki"], check=True, capture_output=True)
     assert result.state == "undecided", result
-    wait_until("Loki", lambda: stack.http.get(f"{stack.runtime.loki_url}/ready").status_code == 200, 60, 0.5)
-    again = manager.push_config_to_collector(config)
+    wait_until("Loki", lambda: stack.http.get(f"{stack.runtime.loki_url}/ready").status_code == 200, 120, 0.5)
+    again = patient.push_config_to_collector(config)
     assert again.state == "live", again
 
 
@@ -161,8 +175,8 @@ def test_an_agent_killed_while_a_config_waits_for_its_confirmation_takes_it_back
     answer = manager.transport.push(config.text, config.hash, 3.0)
     assert answer["state"] == "unconfirmed"
     os.kill(stack.pid("agent"), signal.SIGKILL)
-    wait_until("the old config", lambda: active(stack) == before, 20, 0.2)
-    wait_until("the agent", lambda: _answers(manager), 30, 0.5)
+    wait_until("the old config", lambda: active(stack) == before, 90, 0.2)
+    wait_until("the agent", lambda: _answers(manager), 90, 0.5)
     assert delivers(stack)
 
 

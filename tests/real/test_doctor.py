@@ -31,7 +31,7 @@ from onecollector_resources.settings import AgentSettings, DockerSettings, LokiS
 from tests.real.mounts import mounted, tmpfs
 from tests.unprivileged import as_nobody
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.real]
 
 
 def runtime(**changes: Any) -> Runtime:
@@ -204,7 +204,7 @@ def test_a_port_that_somebody_holds_also_where_we_may_not_see_who(tmp_path: Path
             assert "a process of another user" in said
             assert f"sudo ss -ltnp 'sport = :{mine.agent_port}'" in said
     finally:
-        holder.communicate(timeout=10)
+        holder.communicate(timeout=60)
 
 
 def test_a_part_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def skewed(loki: LokiLifecycle) -> Iterator[str]:
 
     class Proxy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            answer = httpx.get(loki.url + self.path, headers={"X-Scope-OrgID": "default"})
+            answer = httpx.get(loki.url + self.path, headers={"X-Scope-OrgID": "default"}, timeout=60)
             self.send_response_only(answer.status_code)
             self.send_header("Date", formatdate(time.time() - 60, usegmt=True))
             self.send_header("Content-Length", str(len(answer.content)))
@@ -259,7 +259,7 @@ def test_a_clock_that_differs_from_lokis(loki: LokiLifecycle, skewed: str, tmp_p
     assert examined(loki.url).findings == ()
     found = only(examined(skewed))
     assert (found.level, found.rule) == ("error", "clock-skew")
-    assert any(f"clock is -{seconds} s off" in found.message for seconds in (59, 60, 61)), found.message
+    assert any(f"clock is -{seconds} s off" in found.message for seconds in range(58, 70)), found.message
     assert "timedatectl set-ntp true" in found.fix
 
 
@@ -288,10 +288,10 @@ def test_the_command_tells_all_of_it_and_each_with_what_to_do(tmp_path: Path) ->
         "ONECOLLECTOR_COLLECTOR_BINARY": "/nowhere/otelcol",
     }
     command = [sys.executable, "-m", "onecollector.cli.main", "doctor"]
-    done = subprocess.run([*command, "--json"], env=environment, text=True, capture_output=True, timeout=60)
+    done = subprocess.run([*command, "--json"], env=environment, text=True, capture_output=True, timeout=200)
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)["findings"]
     assert {"missing-part", "no-docker", "not-running", "loki-away"} <= {one["rule"] for one in found}
     assert all(one["fix"] and one["message"] for one in found), found
-    text = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=60).stdout
+    text = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=200).stdout
     assert text.count("fix: ") == len(found)

@@ -23,7 +23,7 @@ from onecollector_resources.registry.store import LogSourceRegistry
 from tests.real.lokis import lines_of, push
 from tests.unit.findings_made import MINUTE, finding
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.real]
 
 
 def test_a_finding_is_one_line_in_its_tenant_however_often_it_is_sent(loki: LokiLifecycle, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_finding_is_one_line_in_its_tenant_however_often_it_is_sent(loki: Loki
         # Other tests find things in this Loki, too.
         return [one for one in map(orjson.loads, lines_of(loki, FINDINGS_SERVICE)) if one["service"] == "payments"]
 
-    wait_until("both lines are there", lambda: len(told()) >= 2, 30, 0.2)
+    wait_until("both lines are there", lambda: len(told()) >= 2, 60, 0.2)
     lines = told()
     assert [(line["kind"], line["finding"], line["message"]) for line in lines] == [
         ("opened", 1, "412 lines of a new error, expected 0"),
@@ -64,7 +64,7 @@ def test_a_finding_is_one_line_in_its_tenant_however_often_it_is_sent(loki: Loki
             assert not missing
             return [line["line"] for one in templates for line in one["lines"]]
 
-        wait_until("the line is there", lambda: bool(seen()), 30, 0.2)
+        wait_until("the line is there", lambda: bool(seen()), 60, 0.2)
         assert seen() == ["connection to [email] refused"]
     # A line that Loki will never take is put aside with Loki's words.
     old = finding("old", first - timedelta(days=300))

@@ -9,7 +9,7 @@ from tests.real.postgres import Cluster
 # Every promise of that module, on the ``registry_url`` of this one.
 from tests.unit.test_finding_store import *  # noqa: F403
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.real]
 
 
 @pytest.fixture

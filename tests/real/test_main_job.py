@@ -32,7 +32,7 @@ def stack(parts: Any) -> Iterator[Stack]:
         yield running
 
 
-def lines_of(stack: Stack, service: str, count: int, tenant: str = "default", deadline_s: float = 30) -> list[str]:
+def lines_of(stack: Stack, service: str, count: int, tenant: str = "default", deadline_s: float = 90) -> list[str]:
     """The service's lines once there are ``count`` of them, or what there is at the deadline."""
     rows: list[tuple[int, str, str]] = []
 
@@ -41,30 +41,33 @@ def lines_of(stack: Stack, service: str, count: int, tenant: str = "default", de
         return len(rows) >= count
 
     with contextlib.suppress(TimeoutError):
-        wait_until("lines", enough, deadline_s, 0.2)
+        # Many lines are not read over and over while they arrive.
+        wait_until("lines", enough, deadline_s, max(0.2, count / 50_000))
     return [line for _, line, _ in rows]
 
 
-def test_a_started_container_is_queryable_registered_and_materialised(stack: Stack) -> None:
+def test_a_started_container_is_queryable_registered_and_materialised(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service = unique("web")
     container = stack.run("echo hello; sleep 60", service=service)
     assert lines_of(stack, service, 1) == ["hello"]
     row = wait_until(
-        "a registry row", lambda: stack.registry("select * from sources where source_id = :id", id=container.id), 10
+        "a registry row", lambda: stack.registry("select * from sources where source_id = :id", id=container.id), 60
     )[0]
     assert (row["service"], row["tenant"], row["phase"]) == (service, "default", "collecting")
-    os.environ["DAGSTER_HOME"] = str(stack.layout.dagster_home)
+    monkeypatch.setenv("DAGSTER_HOME", str(stack.layout.dagster_home))
     import dagster as dg
 
     with dg.DagsterInstance.get() as instance:
         wait_until(
             "its partition of log_sources",
             lambda: service in instance.get_materialized_partitions(dg.AssetKey("log_sources")),
-            60,
+            180,
             0.5,
         )
         for asset in ("collector_config", "collector_rollout", "loki_rules"):
-            wait_until(asset, lambda key=asset: instance.get_latest_materialization_event(dg.AssetKey(key)), 60, 0.5)
+            wait_until(asset, lambda key=asset: instance.get_latest_materialization_event(dg.AssetKey(key)), 180, 0.5)
 
 
 def test_containers_that_live_a_moment_are_captured_once(stack: Stack) -> None:
@@ -102,8 +105,13 @@ def test_a_label_that_changes_on_recreation_moves_the_lines_and_not_those_before
     stack.run("echo two", service=after, name=name, labels={"onecollector.io/tenant": "acme"})
     assert lines_of(stack, after, 1, "acme") == ["two"]
     assert lines_of(stack, before, 1) == ["one"]
-    rows = stack.registry("select service, tenant from sources where name = :name order by first_seen", name=name)
-    assert [(row["service"], row["tenant"]) for row in rows] == [(before, "default"), (after, "acme")]
+
+    def registered() -> list[tuple[str, str]]:
+        rows = stack.registry("select service, tenant from sources where name = :name order by first_seen", name=name)
+        return [(row["service"], row["tenant"]) for row in rows]
+
+    wait_until("two sources", lambda: len(registered()) >= 2, 60)
+    assert registered() == [(before, "default"), (after, "acme")]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +122,7 @@ def test_a_label_that_changes_on_recreation_moves_the_lines_and_not_those_before
 def test_hostile_service_labels_are_collected_under_a_safe_name(stack: Stack, service: str) -> None:
     container = stack.run("echo hostile", service=service)
     row = wait_until(
-        "a registry row", lambda: stack.registry("select * from sources where source_id = :id", id=container.id), 10
+        "a registry row", lambda: stack.registry("select * from sources where source_id = :id", id=container.id), 60
     )[0]
     assert row["service_raw"] == service
     assert lines_of(stack, row["service"], 1)[0] == "hostile"
@@ -129,7 +137,7 @@ def test_lines_of_every_kind_arrive(stack: Stack) -> None:
         "head -c 40000 /dev/zero | tr '\\0' a; echo; head -c 1000000 /dev/zero | tr '\\0' b; echo; echo last"
     )
     stack.run(script, service=service)
-    found = lines_of(stack, service, 7, deadline_s=40)
+    found = lines_of(stack, service, 7, deadline_s=120)
     assert "plain" in found
     assert "last" in found
     assert any(line.startswith("bin") for line in found)
@@ -150,7 +158,7 @@ def test_fast_rotation_loses_nothing(stack: Stack) -> None:
     service, count = unique("rotate"), 200_000
     options = {"type": "json-file", "config": {"max-size": "1m", "max-file": "3"}}
     stack.run(f"seq 1 {count}", service=service, log_config=options).wait()
-    found = Counter(lines_of(stack, service, count, deadline_s=200))
+    found = Counter(lines_of(stack, service, count, deadline_s=400))
     assert len(found) == count
     assert sum(found.values()) == count
 
@@ -161,7 +169,7 @@ def test_driver_local_is_spooled_and_driver_none_is_named_uncollectable(stack: S
     silent = stack.run("seq 1 50; sleep 30", service=none, log_config={"type": "none", "config": {}})
     assert sorted(lines_of(stack, local, 50), key=int) == [str(n) for n in range(1, 51)]
     row = wait_until(
-        "a registry row", lambda: stack.registry("select * from sources where source_id = :id", id=silent.id), 10
+        "a registry row", lambda: stack.registry("select * from sources where source_id = :id", id=silent.id), 60
     )[0]
     assert row["phase"] == "uncollectable"
     assert "none" in row["reason"]
@@ -171,7 +179,7 @@ def test_a_container_of_an_unknown_tenant_waits_and_says_so(stack: Stack) -> Non
     service = unique("stranger")
     container = stack.run("echo held; sleep 60", service=service, labels={"onecollector.io/tenant": "nobody"})
     row = wait_until(
-        "a registry row", lambda: stack.registry("select * from sources where source_id = :id", id=container.id), 10
+        "a registry row", lambda: stack.registry("select * from sources where source_id = :id", id=container.id), 60
     )[0]
     assert row["phase"] == "waiting"
     assert "unknown tenant" in row["reason"]
@@ -180,12 +188,12 @@ def test_a_container_of_an_unknown_tenant_waits_and_says_so(stack: Stack) -> Non
 def test_a_tenant_that_is_put_on_the_list_ships_from_its_first_line_on(stack: Stack) -> None:
     service = unique("late")
     stack.run("seq 1 20; sleep 120", service=service, labels={"onecollector.io/tenant": "newcomer"})
-    wait_until("the source", lambda: stack.registry("select 1 from sources where service = :s", s=service), 10)
+    wait_until("the source", lambda: stack.registry("select 1 from sources where service = :s", s=service), 60)
     path = Path(stack.env["ONECOLLECTOR_CONFIG"])
     settings = yaml.safe_load(path.read_text())
     settings["tenants"].append("newcomer")
     path.write_text(yaml.safe_dump(settings))
-    assert sorted(lines_of(stack, service, 20, "newcomer", 90), key=int) == [str(n) for n in range(1, 21)]
+    assert sorted(lines_of(stack, service, 20, "newcomer", 240), key=int) == [str(n) for n in range(1, 21)]
 
 
 def test_prove_says_complete_and_counts(stack: Stack) -> None:
@@ -199,7 +207,7 @@ def test_prove_says_complete_and_counts(stack: Stack) -> None:
         said[:] = [done.stdout]
         return done.returncode == 0
 
-    wait_until("a proof", proved, 30, 1)
+    wait_until("a proof", proved, 120, 1)
     assert "1,000 of 1,000" in said[0]
 
 
@@ -211,8 +219,8 @@ def test_a_killed_part_comes_back_and_nothing_is_lost(stack: Stack, killed: str)
     for _ in range(2):
         pid = stack.pid(killed)
         os.kill(pid, signal.SIGKILL)
-        wait_until("another pid", lambda old=pid: _pid_or_none(stack, killed) not in (None, old), 30, 0.5)
-    found = Counter(lines_of(stack, service, count, deadline_s=60))
+        wait_until("another pid", lambda old=pid: _pid_or_none(stack, killed) not in (None, old), 120, 0.5)
+    found = Counter(lines_of(stack, service, count, deadline_s=180))
     assert len(found) == count
     assert sum(found.values()) == count
 
@@ -242,7 +250,13 @@ def _listening(process: psutil.Process) -> list[str]:
 
 
 def test_up_again_changes_nothing(stack: Stack) -> None:
-    before = {row["part"]: row["pid"] for row in json.loads(stack.cli("status", "--json").stdout)["parts"]}
+    def pids() -> dict[str, int]:
+        """Of all parts, once each is well: others were killed a moment ago."""
+        done = wait_until(
+            "all parts", lambda: (one := stack.cli("status", "--json", check=False)).returncode == 0 and one, 180, 0.5
+        )
+        return {row["part"]: row["pid"] for row in json.loads(done.stdout)["parts"]}
+
+    before = pids()
     stack.cli("up")
-    after = {row["part"]: row["pid"] for row in json.loads(stack.cli("status", "--json").stdout)["parts"]}
-    assert after == before
+    assert pids() == before

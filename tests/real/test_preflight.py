@@ -21,7 +21,7 @@ from onecollector_resources.loki.lifecycle import LokiLifecycle
 from onecollector_resources.settings import Settings
 from tests.real.lokis import TENANT, lines_of, new_loki
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.real]
 
 Doctor = Callable[..., tuple[int, dict[str, Any]]]
 
@@ -37,7 +37,7 @@ def doctor(tmp_path: Path) -> Doctor:
             cwd=tmp_path,
             text=True,
             capture_output=True,
-            timeout=90,
+            timeout=250,
         )
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout) if "--json" in options else done.stdout
@@ -86,12 +86,12 @@ def test_ours_keeps_every_line_and_what_was_pushed_is_deleted(part: Any, tmp_pat
         assert found["scratch"]["deleted"], found["scratch"]
         service = found["service"]
         assert service.startswith("onecollector-preflight-")
-        (request,) = httpx.get(f"{loki.url}/loki/api/v1/delete", headers=TENANT).json()
+        (request,) = httpx.get(f"{loki.url}/loki/api/v1/delete", headers=TENANT, timeout=60).json()
         assert request["query"] == f'{{service_name="{service}"}}'
         assert len(lines_of(loki, service)) >= 8
         # Queries look for new delete requests every five minutes; a Loki that has just started does at once.
         loki.restart()
-        wait_until("the scratch lines to be hidden", lambda: lines_of(loki, service) == [], 20)
+        wait_until("the scratch lines to be hidden", lambda: lines_of(loki, service) == [], 60)
         # And again: a Loki that was looked at is as well as before.
         assert doctor(loki.url, "--json", "--read-only")[1]["findings"] == []
     finally:
@@ -160,4 +160,4 @@ def test_a_hot_stream_beside_a_quiet_one_is_lost_under_a_204(stock: Any, doctor:
 
 def _series(loki: LokiLifecycle) -> int:
     params = {"start": time.time_ns() - 10**9 * 86_400, "end": time.time_ns()}
-    return len(httpx.get(f"{loki.url}/loki/api/v1/series", params=params, headers=TENANT).json()["data"])
+    return len(httpx.get(f"{loki.url}/loki/api/v1/series", params=params, headers=TENANT, timeout=60).json()["data"])

@@ -18,7 +18,7 @@ from onecollector_resources.loki.lifecycle import LokiLifecycle
 from onecollector_resources.loki.lines import schema
 from tests.real.lokis import TENANT
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.real]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SHOP = '{service_name="typed-shop"}'
@@ -36,11 +36,11 @@ def run(loki: LokiLifecycle, tmp_path_factory: pytest.TempPathFactory) -> Run:
         for n in range(LINES)
     ]
     body = {"streams": [{"stream": {"service_name": "typed-shop", "env": "prod"}, "values": values}]}
-    assert httpx.post(f"{loki.url}/loki/api/v1/push", json=body, headers=TENANT).status_code == 204
+    assert httpx.post(f"{loki.url}/loki/api/v1/push", json=body, headers=TENANT, timeout=60).status_code == 204
 
     def onecollector(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "onecollector.cli.main", *arguments]
-        return subprocess.run(command, env=env, text=True, capture_output=True, timeout=60, check=False)
+        return subprocess.run(command, env=env, text=True, capture_output=True, timeout=200, check=False)
 
     return onecollector
 

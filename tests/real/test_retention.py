@@ -32,11 +32,12 @@ from onecollector_resources.runtime import Runtime, save_runtime
 from onecollector_resources.settings import Settings, load_settings
 from tests.real.lokis import new_loki
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real]
 
 DAY = 86_400
+WRITTEN = time.time()
 AGES = (25, 20, 10, 2)
-"""Days before now at which each service wrote."""
+"""Days before ``WRITTEN`` at which each service wrote."""
 LINES = 100
 SERVICES = {"web": {"env": "dev"}, "audit": {}, "shop": {"env": "prod"}}
 
@@ -73,17 +74,21 @@ def place(part: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple
     (root / "policies").mkdir()
     try:
         loki.start()
-        now = time.time_ns()
         for days in AGES:
             streams = [
                 {
                     "stream": {"service_name": service, **labels},
-                    "values": [[str(now - days * DAY * 10**9 + n), f"{days} {n}"] for n in range(LINES)],
+                    "values": [
+                        [str(int(WRITTEN) * 10**9 - days * DAY * 10**9 + n), f"{days} {n}"] for n in range(LINES)
+                    ],
                 }
                 for service, labels in SERVICES.items()
             ]
             pushed = httpx.post(
-                f"{loki.url}/loki/api/v1/push", json={"streams": streams}, headers={"X-Scope-OrgID": "default"}
+                f"{loki.url}/loki/api/v1/push",
+                json={"streams": streams},
+                headers={"X-Scope-OrgID": "default"},
+                timeout=60,
             )
             assert pushed.status_code == 204, pushed.text
         yield loki, root
@@ -98,12 +103,13 @@ def run(root: Path, *words: str, answer: str | None = None) -> subprocess.Comple
         input=answer,
         text=True,
         capture_output=True,
-        timeout=120,
+        timeout=250,
     )
 
 
 def limits(loki: LokiLifecycle, tenant: str) -> dict[str, Any]:
-    return yaml.safe_load(httpx.get(f"{loki.url}/config/tenant/v1/limits", headers={"X-Scope-OrgID": tenant}).text)
+    answer = httpx.get(f"{loki.url}/config/tenant/v1/limits", headers={"X-Scope-OrgID": tenant}, timeout=60)
+    return yaml.safe_load(answer.text)
 
 
 def chunks(loki: LokiLifecycle) -> int:
@@ -133,7 +139,7 @@ def test_a_policy_from_file_to_sweep(place: tuple[LokiLifecycle, Path]) -> None:
         "everything else": (3 * LINES, True),
     }
     assert all(row["anyway"]["lines"] == 0 for row in going.values())
-    days = sorted(time.strftime("%Y-%m-%d", time.gmtime(time.time() - ago * DAY)) for ago in (25, 10))
+    days = sorted(time.strftime("%Y-%m-%d", time.gmtime(WRITTEN - ago * DAY)) for ago in (25, 10))
     assert [going["everything else"]["newly"][end] for end in ("oldest", "newest")] == days
     assert going['{env="dev"}']["why"] == "dev is quiet"
     assert "retention_stream" not in limits(loki, "default")
@@ -198,10 +204,10 @@ def test_a_policy_from_file_to_sweep(place: tuple[LokiLifecycle, Path]) -> None:
     # -- and exactly that goes, lines from before the policy among them: 10 and 2 d of dev, all of audit, 2 d of the rest
     into_the_store(loki)
     assert chunks(loki) == 12
-    wait_until("chunks to be marked", lambda: marked(loki) >= 5, 60, 0.5)
+    wait_until("chunks to be marked", lambda: marked(loki) >= 5, 150, 0.5)
     # Loki looks for marks when it starts, and then once a minute.
     into_the_store(loki)
-    wait_until("the sweep", lambda: chunks(loki) <= 2 + 4 + 1, 75, 0.5)
+    wait_until("the sweep", lambda: chunks(loki) <= 2 + 4 + 1, 200, 0.5)
     assert chunks(loki) == 2 + 4 + 1
 
 
@@ -240,7 +246,7 @@ def test_limits_that_loki_refuses_are_put_back(place: tuple[LokiLifecycle, Path]
             lambda name: settings.loki.access(loki.url, name),
             clock=time.monotonic,
             sleep=time.sleep,
-            deadline_s=7,
+            deadline_s=10,
         )
     assert (loki.data_dir / "overrides.yaml").read_text() == before
     assert load_applied(settings.layout) == applied

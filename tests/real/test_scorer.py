@@ -48,7 +48,7 @@ def test_a_fault_in_a_real_loki_is_found_explained_and_sent(loki: LokiLifecycle,
             streams["error" if bad else "info"].append([str(stamp + shift), text])
         body = [{"stream": {"service_name": service, "level": level}, "values": v} for level, v in streams.items() if v]
         httpx.post(
-            f"{loki.url}/loki/api/v1/push", json={"streams": body}, headers={"X-Scope-OrgID": "scored"}
+            f"{loki.url}/loki/api/v1/push", json={"streams": body}, headers={"X-Scope-OrgID": "scored"}, timeout=60
         ).raise_for_status()
     reader = LokiLines(access, ours=True)
     now = (at + HISTORY) * 60.0 + 20

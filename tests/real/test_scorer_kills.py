@@ -12,7 +12,7 @@ from tests.real.killing import MOMENTS
 from tests.real.lives import lived_through
 from tests.real.scored import past
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 
 def test_killed_at_every_moment_it_finds_each_fault_once_and_tells_of_each(loki: LokiLifecycle, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from onecollector.local.supervisor import Supervisor
 from onecollector_resources.layout import StateLayout
 from onecollector_resources.runtime import load_runtime
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.real]
 
 COMMAND = [sys.executable, "-m", "onecollector.cli.main"]
 
@@ -46,7 +46,7 @@ class Machine:
         self.env.pop("ONECOLLECTOR_STATE_DIR", None)
 
     def cli(
-        self, *args: str, code: int | None = 0, timeout: float = 120, answer: str = ""
+        self, *args: str, code: int | None = 0, timeout: float = 300, answer: str = ""
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*COMMAND, *args], env=self.env, text=True, capture_output=True, timeout=timeout, input=answer
@@ -87,7 +87,7 @@ def test_a_killed_supervisor_is_told_and_mended_and_down_leaves_nothing(machine:
     before = machine.parts()
     assert all(row["ok"] for row in before.values()), before
     os.kill(machine.supervisor_pid(), signal.SIGKILL)
-    wait_until("supervisord is gone", lambda: not Supervisor(machine.layout).alive(), 10)
+    wait_until("supervisord is gone", lambda: not Supervisor(machine.layout).alive(), 60)
     said = machine.cli("status", code=1)
     assert "not started" in said.stdout
     # What it left behind still runs; `up` ends it and starts anew on the ports that were chosen once.
@@ -108,7 +108,7 @@ def test_a_port_that_was_taken_meanwhile_is_named_with_its_holder(machine: Machi
     machine.cli("down")
     holder = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"])
     try:
-        wait_until("the port is taken", lambda: answers(port), 10)
+        wait_until("the port is taken", lambda: answers(port), 60)
         refused = machine.cli("up", code=2)
         assert str(port) in refused.stderr
         assert str(holder.pid) in refused.stderr
@@ -134,7 +134,7 @@ def test_loki_is_verified_stopped_started_and_emptied_only_after_a_yes(machine: 
         query = ("query", '{service_name="life"}', "--since", "1h", "--output", "raw")
         return len(machine.cli(*query, code=None).stdout.splitlines())
 
-    wait_until("the line", lines, 60, 0.5)
+    wait_until("the line", lines, 120, 0.5)
     assert json.loads(machine.cli("loki", "verify", "--json").stdout)["ok"]
     machine.cli("loki", "stop")
     assert "distributor" in machine.cli("loki", "verify", code=1).stdout
@@ -200,7 +200,7 @@ def test_without_an_engine_the_demo_says_so_and_reads_log_files(machine: Machine
         yaml.safe_dump({"state_dir": str(machine.layout.root), "usual_ports": False, "docker": {"own_engine": "never"}})
     )
     machine.env["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
-    done = machine.cli("demo", timeout=300)
+    done = machine.cli("demo", timeout=500)
     assert "three processes that write log files instead" in done.stdout
     assert "NOT SEEN" not in done.stdout
     assert "3 sources" in done.stdout

@@ -33,7 +33,7 @@ from tests.real.mounts import mounted, tmpfs
 from tests.real.s3_server import ENVIRONMENT, S3Server, s3_server
 from tests.unit.racing import raced
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.real]
 
 KEYS = ["a-b", "a.b/c", "a/b", "b/1", "b/10", "b/2", "x y+z%25/ü:1", "ä/ö", "k" * 200]
 
@@ -141,7 +141,7 @@ def test_two_processes_race_for_one_key(server: S3Server, bucket: str, tmp_path:
             for racer in racers:
                 assert racer.stdout is not None
                 assert racer.stdout.readline() == "ready\n"
-            wins = [eval(racer.communicate("go\n", timeout=60)[0]) for racer in racers]
+            wins = [eval(racer.communicate("go\n", timeout=200)[0]) for racer in racers]
         finally:
             for racer in racers:
                 racer.kill()
@@ -312,7 +312,7 @@ def test_a_writer_that_is_killed_leaves_the_old_object(tmp_path: Path) -> None:
     )
     writer = subprocess.Popen([sys.executable, "-c", program, str(folder)])
     try:
-        wait_until("it writes", lambda: any(path.stat().st_size for path in folder.glob(".oc-*")), 20)
+        wait_until("it writes", lambda: any(path.stat().st_size for path in folder.glob(".oc-*")), 60)
     finally:
         writer.kill()
         writer.wait()

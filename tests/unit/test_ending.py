@@ -16,10 +16,10 @@ def test_a_process_that_nobody_looks_at_is_not_waited_for() -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     process = psutil.Process(child.pid)
     try:
-        wait_until("its end", lambda: process.status() == psutil.STATUS_ZOMBIE, 20)
+        wait_until("its end", lambda: process.status() == psutil.STATUS_ZOMBIE, 60)
         began = time.monotonic()
-        assert wait_ended([process], 30) == []
-        assert time.monotonic() - began < 5
+        assert wait_ended([process], 120) == []
+        assert time.monotonic() - began < 60
     finally:
         child.wait()
     assert has_ended(process)
@@ -33,4 +33,4 @@ def test_one_that_runs_is_answered_at_the_deadline() -> None:
     finally:
         child.kill()
         child.wait()
-    assert wait_ended([process], 30) == []
+    assert wait_ended([process], 60) == []

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import update
 
+from bench.stack import wait_until
 from onecollector.local.ports import any_free_port
 from onecollector_resources.findings.delivery import (
     FIRST_S,
@@ -142,6 +143,7 @@ def test_a_dead_webhook_holds_up_nothing_but_itself(store: FindingStore, hook: R
         loki = Loki()
         sender = WebhookSender(url, timeout_s=0.2)
         assert deliver_due(store, [sender, loki], NOW) == (50 if url == hook.url else 0)
+        wait_until("what was sent to be read", lambda seen=seen: len(hook.seen) >= seen, 60)
         assert len(hook.seen) == seen
         assert [one.payload["number"] for one in loki.taken] == (list(range(1, 51)) if url == hook.url else [])
     assert len(store.due("webhook", NOW + HOUR)) == 50

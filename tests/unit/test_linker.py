@@ -33,7 +33,7 @@ class Machine:
         # It works once it has linked a file that was there before it.
         if floor == 0:
             self.write("00" * 32, "x")
-            wait_until("the linker", lambda: self.claims("00" * 32), 10)
+            wait_until("the linker", lambda: self.claims("00" * 32), 60)
 
     def end(self) -> None:
         if self.process is not None:
@@ -72,8 +72,8 @@ def test_every_file_of_a_hundred_rotations_is_kept_in_order(machine: Machine) ->
     for number in range(1, 100):
         machine.rotate(ID, str(number))
         # As fast as a container at full speed: a file lives for three rotations.
-        wait_until("the rotation's claim", lambda n=number: len(machine.claims()) > n - 2, 5, 0.001)
-    wait_until("the last claim", lambda: len(machine.claims()) == 100, 5)
+        wait_until("the rotation's claim", lambda n=number: len(machine.claims()) > n - 2, 60, 0.001)
+    wait_until("the last claim", lambda: len(machine.claims()) == 100, 60)
     assert [int(path.read_text()) for path in machine.claims()] == list(range(100))
 
 
@@ -82,7 +82,7 @@ def test_a_container_that_is_gone_in_a_moment_leaves_its_claim(machine: Machine)
     for number in range(1, 51):
         container_id = f"{number:064x}"[::-1]
         path = machine.write(container_id, str(number))
-        wait_until("its claim", lambda i=container_id: machine.claims(i), 5, 0.001)
+        wait_until("its claim", lambda i=container_id: machine.claims(i), 60, 0.001)
         path.unlink()
         path.parent.rmdir()
     assert len(list(machine.pending.iterdir())) == 51
@@ -93,11 +93,11 @@ def test_a_linker_that_is_killed_and_started_again_links_what_came_meanwhile_and
 ) -> None:
     machine.start()
     machine.write(ID, "before")
-    wait_until("its claim", machine.claims, 5)
+    wait_until("its claim", machine.claims, 60)
     machine.end()
     machine.rotate(ID, "meanwhile")
     machine.start()
-    wait_until("the claim of the second file", lambda: len(machine.claims()) == 2, 5)
+    wait_until("the claim of the second file", lambda: len(machine.claims()) == 2, 60)
     assert [path.read_text() for path in machine.claims()] == ["before", "meanwhile"]
 
 
@@ -105,7 +105,7 @@ def test_an_engine_that_comes_later_is_waited_for(machine: Machine) -> None:
     machine.containers.rmdir()
     machine.start()
     machine.write(ID, "x")
-    wait_until("its claim", machine.claims, 5)
+    wait_until("its claim", machine.claims, 60)
 
 
 def test_it_ends_when_its_tree_is_gone(machine: Machine) -> None:
@@ -115,7 +115,7 @@ def test_it_ends_when_its_tree_is_gone(machine: Machine) -> None:
     machine.pending.rmdir()
     machine.write(ID, "x")
     assert machine.process is not None
-    assert machine.process.wait(10) == 0
+    assert machine.process.wait(60) == 0
 
 
 def test_a_full_disk_is_not_filled_further(machine: Machine) -> None:
@@ -131,7 +131,7 @@ def test_claims_of_known_delivered_and_unwanted_files_are_taken_back(machine: Ma
     machine.start()
     path = machine.write(ID, "x" * 50)
     claims = Claims(machine.containers, machine.tree)
-    wait_until("its claim", machine.claims, 5)
+    wait_until("its claim", machine.claims, 60)
     claims.list_all()
     [(claim, inode)] = claims.take(ID)
     again = claim.with_name(f"{ID}.claim.{1:020d}")
@@ -161,7 +161,7 @@ def test_claims_of_known_delivered_and_unwanted_files_are_taken_back(machine: Ma
 
     claims.release(ID)
     machine.rotate(ID, "z")
-    wait_until("the second file's claim", machine.claims, 5)
+    wait_until("the second file's claim", machine.claims, 60)
     claims.list_all()
     assert machine.claims() == [], "nobody wants its logs"
     assert taken.exists()

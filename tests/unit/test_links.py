@@ -41,7 +41,7 @@ def test_a_containers_file_is_placed_under_its_identity(host: Host) -> None:
 def test_a_file_that_is_gone_before_anybody_knew_it_is_kept_by_its_claim(host: Host) -> None:
     path = host.write(record("hello"))
     host.keeper.start()
-    wait_until("its claim", host.claims, 5)
+    wait_until("its claim", host.claims, 60)
     path.unlink()
     path.parent.rmdir()
     host.keeper.place_now(host.observed())
@@ -165,7 +165,7 @@ def test_records_are_counted_and_parts_of_long_lines_are_told(host: Host) -> Non
 def test_an_excluded_container_leaves_nothing_behind(host: Host) -> None:
     host.write(record("secret"))
     host.keeper.start()
-    wait_until("its claim", host.claims, 5)
+    wait_until("its claim", host.claims, 60)
     host.keeper.reconcile({ID: host.observed(excluded=True)})
     assert host.placed() == []
     assert list((host.root / "links" / ".pending").iterdir()) == []

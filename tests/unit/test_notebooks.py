@@ -75,7 +75,11 @@ def run(notebook: Path, folder: Path, **named: Path) -> Ran:
     }
     manager = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=str(folder / "kernel"))
     client = NotebookClient(
-        nbformat.read(notebook, as_version=4), km=manager, timeout=60, resources={"metadata": {"path": str(NOTEBOOKS)}}
+        nbformat.read(notebook, as_version=4),
+        km=manager,
+        timeout=300,
+        startup_timeout=300,
+        resources={"metadata": {"path": str(NOTEBOOKS)}},
     )
     with no_kernel_left():
         client.execute(env={**os.environ, **own}, cleanup_kc=True)

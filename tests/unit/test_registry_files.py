@@ -86,7 +86,7 @@ def test_a_file_that_another_process_holds_is_named_and_what_waited_comes_throug
         with pytest.raises(RegistryUnavailable, match=r"r\.db cannot be used: .*locked; another process .*fuser"):
             registry.register_source(source(1), actor="t")
         assert registry.lookup_sources() == []
-        holder.communicate(timeout=10)
+        holder.communicate(timeout=60)
     finally:
         holder.kill()
         holder.wait()

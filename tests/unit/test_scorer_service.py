@@ -77,7 +77,7 @@ def test_messages_go_on_after_a_fault_that_nobody_foresaw(tmp_path: Path, monkey
     service = ScorerService(StateLayout(tmp_path), [], store, [])
     told_of: list[str] = []
     service._problems = Told(told_of)
-    deadline = threading.Timer(20, service.stop)
+    deadline = threading.Timer(60, service.stop)
     deadline.start()
     service.run()
     deadline.cancel()

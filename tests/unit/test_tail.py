@@ -87,12 +87,12 @@ async def serving(loki: Leaky) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def take(tail: Any, count: int, deadline_s: float = 10) -> list[str]:
+async def take(tail: Any, count: int, deadline_s: float = 60) -> list[str]:
     async with asyncio.timeout(deadline_s):
         return [(await anext(tail)).entry.line for _ in range(count)]
 
 
-async def until(condition: Any, deadline_s: float = 10) -> None:
+async def until(condition: Any, deadline_s: float = 60) -> None:
     async with asyncio.timeout(deadline_s):
         while not condition():
             await asyncio.sleep(0.01)
@@ -184,7 +184,7 @@ async def test_a_reader_slower_than_loki_gets_every_line_once_in_bounded_memory(
             batches = [await first]
             # Nobody reads: what waits is a fixed number of batches.
             await until(tail._ready.full)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while sum(map(len, batches)) < 2_000:
                     batches.append(await tail.batch())
             lines = [line.entry.line for batch in batches for line in batch]

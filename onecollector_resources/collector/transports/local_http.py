@@ -15,7 +15,7 @@ from onecollector_resources.layout import StateLayout
 from onecollector_resources.records import SegmentRecords
 from onecollector_resources.runtime import Runtime
 
-PUSH_S = 60.0
+PUSH_S = 120.0
 
 
 class LocalHttpTransport:

@@ -32,6 +32,7 @@ def preflight(
     with access.client(timeout_s=10, transport=transport) as http:
         try:
             answer = http.get("/ready")
+            heard = clock()
             config = http.get("/config")
             refused = access.login_refused(transport=transport)
         except httpx.HTTPError as error:
@@ -43,7 +44,7 @@ def preflight(
                 "start it: onecollector up; or mend loki.url, authority or certificate",
             )
             return
-        skew = _skew(answer, clock())
+        skew = _skew(answer, heard)
         if abs(skew) > SKEW_S:
             yield Finding(
                 "error",

@@ -301,7 +301,9 @@ def test_any_tenant_has_a_folder_of_its_own(tmp_path: Path, tenant: str) -> None
 
 
 @given(st.lists(st.sampled_from(["promote a", "promote b", "promote c", "back"]), max_size=12))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_whatever_is_moved_production_and_the_way_back_are_two_models(tmp_path_factory, moves: list[str]) -> None:
     channels = ModelStore(FileStore(tmp_path_factory.mktemp("moves"), create=True), "shop", Ticking()).channels
     now, before = "", ""

@@ -103,7 +103,7 @@ def test_two_installs_at_once_build_once(world: World) -> None:
     assert second.stderr is not None
     said = second.stderr.readline()
     hold.touch()
-    outs = [process.communicate(timeout=60)[0].strip() for process in (first, second)]
+    outs = [process.communicate(timeout=120)[0].strip() for process in (first, second)]
     assert "waiting for another install" in said
     assert outs == ['["built"]', '["there"]']
     assert world.builds == 1
@@ -158,7 +158,7 @@ def test_a_terminal_line_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 60
     while not holds():
-        assert time.monotonic() < ends, "waited 30 s in vain"
+        assert time.monotonic() < ends, "waited 60 s in vain"
         time.sleep(0.02)

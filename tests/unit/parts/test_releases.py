@@ -165,21 +165,25 @@ def test_a_host_that_swallows_requests_costs_one_short_wait(world: World) -> Non
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/x.zip"
         downloads = Downloads(answer_s=0.3)
-        began = time.monotonic()
         assert "cannot be reached" in downloads.silent(url)
+        # Whoever asks again does not wait again: there is one connection, and no second.
         assert downloads.known_silent(url) and downloads.silent(url)
-        assert time.monotonic() - began < 0.3 * 2
+        silent.settimeout(60)
+        silent.accept()[0].close()
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent.accept()
     assert ANSWER_S <= 3
 
 
 def test_a_name_look_up_that_hangs_costs_one_short_wait(world: World) -> None:
     over = threading.Event()
-    world.monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(30) and [])
+    world.monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(120) and [])
     began = time.monotonic()
     reason = Downloads(answer_s=0.3).silent("http://release.invalid/x.zip")
     over.set()
     assert reason == "release.invalid cannot be reached (no answer within 0.3 s)"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 def test_a_download_slower_than_a_build_is_given_up(world: World, server: Server) -> None:
