@@ -391,9 +391,8 @@ def test_lines_that_are_kept_three_times_come_once(part: Any, tmp_path: Path) ->
         wait_until("three ingesters in the ring of each", all_know_all, 90, 0.1)
         now_ns = time.time_ns()
         pushed = push_hard_set(lokis[0].url, "wide", now_ns)
-        for loki in lokis[:2]:
-            with BatchQueryExecutor(LokiAccess(loki.url, "wide"), page_rows=3_000) as executor:
-                assert read(executor, QUERY, *span(now_ns)) == expected_rows(pushed)
+        with BatchQueryExecutor(LokiAccess(lokis[1].url, "wide"), page_rows=3_000) as executor:
+            assert read(executor, QUERY, *span(now_ns)) == expected_rows(pushed)
         # One of them writes its chunks before the others and is sent the lines again: its replicas are not the others'.
         flushed(lokis[0])
         push_hard_set(lokis[0].url, "wide", now_ns)

@@ -20,7 +20,7 @@ from bench.stack import wait_until
 from onecollector.local.processes import marked_processes
 from onecollector.local.supervisor import Supervisor
 from onecollector_resources.layout import StateLayout
-from onecollector_resources.runtime import load_runtime
+from onecollector_resources.runtime import load_runtime, runtime_file
 
 pytestmark = [pytest.mark.real]
 
@@ -71,15 +71,28 @@ def answers(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.fixture
-def machine(part: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+@contextlib.contextmanager
+def new_machine(part: Any, folders: pytest.TempPathFactory) -> Iterator[Machine]:
     for name in ("loki", "collector"):
         part(name)
-    made = Machine(tmp_path_factory.mktemp("m"))
+    made = Machine(folders.mktemp("m"))
     try:
         yield made
     finally:
         made.cli("down", code=None)
+
+
+@pytest.fixture(scope="module")
+def machine(part: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """One for several tests, each of which takes it up or down as it needs it: that costs half a minute each time."""
+    with new_machine(part, tmp_path_factory) as made:
+        yield made
+
+
+@pytest.fixture
+def untouched(part: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with new_machine(part, tmp_path_factory) as made:
+        yield made
 
 
 def test_a_killed_supervisor_is_told_and_mended_and_down_leaves_nothing(machine: Machine) -> None:
@@ -103,7 +116,8 @@ def test_a_killed_supervisor_is_told_and_mended_and_down_leaves_nothing(machine:
 
 
 def test_a_port_that_was_taken_meanwhile_is_named_with_its_holder(machine: Machine) -> None:
-    machine.cli("up")
+    if not runtime_file(machine.layout).exists():
+        machine.cli("up")
     port = load_runtime(machine.layout).agent_port
     machine.cli("down")
     holder = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"])
@@ -129,6 +143,7 @@ def test_loki_is_verified_stopped_started_and_emptied_only_after_a_yes(machine: 
     machine.config.write_text(yaml.safe_dump(settings))
     machine.cli("up")
     url = load_runtime(machine.layout).loki_url
+    config = machine.config.read_text()
 
     def lines() -> int:
         query = ("query", '{service_name="life"}', "--since", "1h", "--output", "raw")
@@ -146,15 +161,22 @@ def test_loki_is_verified_stopped_started_and_emptied_only_after_a_yes(machine: 
     machine.cli("loki", "delete-data", answer="y\n")
     assert lines() < before
     assert url == load_runtime(machine.layout).loki_url
-    machine.config.write_text(machine.config.read_text() + "loki: {url: 'http://127.0.0.1:1'}\n")
-    assert "not ours" in machine.cli("loki", "delete-data", "--yes", code=2).stderr
+    machine.config.write_text(config + "loki: {url: 'http://127.0.0.1:1'}\n")
+    try:
+        assert "not ours" in machine.cli("loki", "delete-data", "--yes", code=2).stderr
+    finally:
+        machine.config.write_text(config)
 
 
 @pytest.mark.soak
-def test_in_the_foreground_it_stays_ends_with_its_supervisor_and_goes_down_when_told(machine: Machine) -> None:
+def test_in_the_foreground_it_stays_ends_with_its_supervisor_and_goes_down_when_told(untouched: Machine) -> None:
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*COMMAND, "up", "--foreground"], env=machine.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*COMMAND, "up", "--foreground"],
+            env=untouched.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     first = start()
@@ -162,20 +184,20 @@ def test_in_the_foreground_it_stays_ends_with_its_supervisor_and_goes_down_when_
     with contextlib.suppress(StopIteration):
         while not next(first.stdout).startswith("Stop"):
             pass
-    assert all(row["ok"] for row in machine.parts().values())
-    os.kill(machine.supervisor_pid(), signal.SIGKILL)
+    assert all(row["ok"] for row in untouched.parts().values())
+    os.kill(untouched.supervisor_pid(), signal.SIGKILL)
     assert first.wait(30) == 1
     # What systemd does next.
     second = start()
     wait_until(
         "all parts",
-        lambda: Supervisor(machine.layout).alive() and machine.cli("status", code=None).returncode == 0,
+        lambda: Supervisor(untouched.layout).alive() and untouched.cli("status", code=None).returncode == 0,
         90,
         1,
     )
     second.send_signal(signal.SIGTERM)
     assert second.wait(90) == 0, second.communicate()
-    assert machine.nothing_left()
+    assert untouched.nothing_left()
 
 
 def test_the_unit_of_the_docs_is_accepted_by_systemd(tmp_path: Path) -> None:
@@ -195,15 +217,17 @@ def test_the_unit_of_the_docs_is_accepted_by_systemd(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_without_an_engine_the_demo_says_so_and_reads_log_files(machine: Machine) -> None:
-    machine.config.write_text(
-        yaml.safe_dump({"state_dir": str(machine.layout.root), "usual_ports": False, "docker": {"own_engine": "never"}})
+def test_without_an_engine_the_demo_says_so_and_reads_log_files(untouched: Machine) -> None:
+    untouched.config.write_text(
+        yaml.safe_dump(
+            {"state_dir": str(untouched.layout.root), "usual_ports": False, "docker": {"own_engine": "never"}}
+        )
     )
-    machine.env["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
-    done = machine.cli("demo", timeout=500)
+    untouched.env["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
+    done = untouched.cli("demo", timeout=500)
     assert "three processes that write log files instead" in done.stdout
     assert "NOT SEEN" not in done.stdout
     assert "3 sources" in done.stdout
-    assert marked_processes(machine.layout)
-    machine.cli("down")
-    assert machine.nothing_left()
+    assert marked_processes(untouched.layout)
+    untouched.cli("down")
+    assert untouched.nothing_left()

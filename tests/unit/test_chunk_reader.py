@@ -87,7 +87,7 @@ STREAMS = st.lists(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(STREAMS, st.integers(0, 45), st.integers(0, 45), st.sampled_from([1, 200, 100_000]))
 def test_every_line_of_the_range_once_in_order(
     tmp_path_factory: pytest.TempPathFactory, streams: list[tuple[str, list[int], int, str]], a: int, b: int, size: int
