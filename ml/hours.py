@@ -179,7 +179,8 @@ def deviation(
             (sums.until[name] if n == 0 else sums.before[name][bounds[n]]) - sums.before[name][low]
             for name in ("lines", "unknown", "expected")
         )
-        wanted = np.maximum(wanted - silent.between(low, bounds[n]), 0)
+        if silent.expected[-1].any():
+            wanted = np.maximum(wanted - silent.between(low, bounds[n]), 0)
         below = root_z(observed, wanted, phi, a)
         # After a deploy, lines that are new are no rise, and those in whose place they come are no loss.
         above = root_z(observed - unknown, wanted, phi, a) if unknown.any() else below

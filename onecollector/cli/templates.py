@@ -169,6 +169,8 @@ def _opened(day: str | None, tenant: str) -> tuple[date, Settings, TemplateStore
 
     settings = load_settings()
     kept = TemplateStore(model_store(settings), tenant)
+    if tenant not in settings.tenants and not kept.days():
+        raise typer.BadParameter(f"expected one of {', '.join(sorted(settings.tenants))}, found {tenant!r}")
     if day is not None:
         return day_of(day), settings, kept
     days = kept.days()
@@ -192,7 +194,7 @@ def _day(
     if not dataset.manifests:
         typer.echo(
             f"no lines of {tenant} are exported for {day}; run: onecollector export '{{service_name=~\".+\"}}' "
-            f"--from {day} --to {day + timedelta(days=1)}",
+            f"--from {day} --to {day + timedelta(days=1)}" + (f" --tenant {tenant}" if tenant != "default" else ""),
             err=True,
         )
         raise typer.Exit(1)

@@ -146,6 +146,7 @@ def test_a_day_that_was_not_counted_is_counted_and_not_kept(shop: Path) -> None:
     ("arguments", "code", "told"),
     [
         (("list", "--day", "2026-10-01"), 1, "no lines of default are exported for 2026-10-01"),
+        (("list", "--tenant", "nosuch"), 2, "expected one of default, found 'nosuch'"),
         (("list", "--day", "yesterday"), 2, "expected a day such as 2026-11-03"),
         (("list", "--day", "2026-11-03", "--service", "nope"), 1, "no lines of service 'nope'"),
         (("show", "ffffffffffffffffff", "--day", "2026-11-03"), 1, "no template of 2026-11-03"),

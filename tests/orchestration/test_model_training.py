@@ -43,7 +43,7 @@ DAYS = 5
 LAST = date(2026, 1, 9)
 LOST_HOUR = 30
 SURGE = 2 * DAY + 14 * 60
-"""Row of the minute in which svc-1 begins to write three times as much, for eight minutes."""
+"""Row of the minute in which svc-1 begins to write four times as much, for eight minutes."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("shop")
     services = services_of((3, 8), DAYS)
     first, last = ((START_MINUTE + SURGE + minutes) * MINUTE_NS for minutes in (0, 8))
-    surge = [(ns + more, *line) for ns, *line in services["svc-1"] if first <= ns < last for more in (1000, 2000)]
+    surge = [(ns + more, *line) for ns, *line in services["svc-1"] if first <= ns < last for more in (1000, 2000, 3000)]
     services["svc-1"] = sorted(services["svc-1"] + surge)
     export_days(folder, services, DAYS, left_out=[LOST_HOUR])
     settings_file(folder, learning_days=2, train_workers=1)
