@@ -110,11 +110,11 @@ def of_sparse(examined: Sequence[sparse.Row]) -> list[dict[str, Any]]:
                 rows.append((f"{what}: median delay, {name}", one.delay[name], "min", "lower"))
         false = one.false_a_day
         rows.append((f"{what}: false findings a service-day ({_span(false)})", round(false.value, 3), "", "lower"))
+        after = f"{what}: of those, within six hours after one of {len(one.found) * one.services} faults"
+        rows.append((after, one.after, "", "lower"))
         calm = one.calm_a_day
         on_calm = f"{what}: findings a service-day on days without faults ({_span(calm)})"
         rows.append((on_calm, round(calm.value, 3), "", "lower"))
-        after = f"{what}: of those, within six hours after one of {len(one.found) * one.services} faults"
-        rows.append((after, one.after, "", "lower"))
     return [
         {"what": what, "value": value, "unit": unit, "reach": None, "better": better, "detail": True}
         for what, value, unit, better in rows
