@@ -29,6 +29,7 @@ from ml.signals import CHANNELS, HISTORY, HOURS
 from ml.tally_store import Ranges
 from ml.tenant_training import AFTER, Learnt, as_known
 from ml.wear import Worn, histogram, worn_signals
+from ml.zones import UTC
 from onecollector_resources.findings.records import Judged
 
 if TYPE_CHECKING:
@@ -212,12 +213,12 @@ def verdict_of(name: str, detector: Detector, subjects: Sequence[Subject]) -> Ve
     return judge(name, runs) if runs else None
 
 
-def baseline_verdicts(subjects: Sequence[Subject], budget: float) -> list[Verdict]:
-    """Every baseline on the same faults."""
+def baseline_verdicts(subjects: Sequence[Subject], budget: float, zone: str = UTC) -> list[Verdict]:
+    """Every baseline on the same faults, by the clocks of the same zone."""
     cases = [_case(subject) for subject in subjects if subject.faulty is not None and subject.faults]
     if not cases:
         return []
-    return [judge(name, baseline_runs(cases, rule, budget)) for name, rule in BASELINES.items()]
+    return [judge(name, baseline_runs(cases, rule, budget, zone)) for name, rule in BASELINES.items()]
 
 
 def remembered(detector: Detector, learnt: Mapping[str, Learnt], findings: Sequence[Judged], end: int) -> Remembered:

@@ -222,7 +222,7 @@ def evaluated(
         sibling = Detector([join(fits)], budget)
         replay = replayed(sibling, subjects)
         own = verdict_of(MODEL, sibling, subjects)
-        verdicts = [own, *baseline_verdicts(subjects, usual)] if own else []
+        verdicts = [own, *baseline_verdicts(subjects, usual, plan.zone)] if own else []
         if incumbent is not None:
             serving = Detector([one.shard for one in incumbent.shards], budget)
             before, worn = verdict_of("in production", serving, subjects), worn_of(serving, subjects)

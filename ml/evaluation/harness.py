@@ -20,6 +20,7 @@ from ml.evaluation.services import RATES
 from ml.evaluation.tallies import tally_of
 from ml.features import Frame, Vocabulary, choose_vocabulary, frame_of
 from ml.signals import HISTORY
+from ml.zones import UTC
 
 SEEDS = (11, 22, 33, 44, 55)
 EACH = 2
@@ -102,11 +103,11 @@ def runs_of(shard: detectors.Shard, cases: Sequence[Case], budget: float) -> lis
     return [_run(case, tuple(alarms.get(case.train.service, ()))) for case in cases]
 
 
-def baseline_runs(cases: Sequence[Case], rule: Callable, budget: float) -> list[Run]:
-    """A baseline's alarms, merged as the model's are."""
+def baseline_runs(cases: Sequence[Case], rule: Callable, budget: float, zone: str = UTC) -> list[Run]:
+    """A baseline's alarms, merged as the model's are; its hours are the zone's."""
     runs = []
     for case in cases:
-        rows = rule(case.train, case.test, budget) - HISTORY
+        rows = rule(case.train, case.test, budget, zone) - HISTORY
         runs.append(_run(case, merged(rows[rows >= 0], 10)))
     return runs
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml import detectors
+from ml.evaluation.baselines import fixed_threshold
 from ml.features import choose_vocabulary, frame_of
 from ml.shard_arrays import BadShard, from_arrays, to_arrays
 from ml.signals import HISTORY
@@ -71,5 +72,8 @@ def test_office_hours_stay_usual_when_clocks_are_set() -> None:
         found[zone] = len(detectors.episodes(kept, detectors.score(kept, [test]), detectors.thresholds(kept)))
         with pytest.raises(BadShard, match="time zone"):
             from_arrays(arrays, {**names, "zone": "Europe/Nowhere"})
+    # The rules that a model is held against have the same clocks.
+    by_rule = {zone: len(fixed_threshold(learned, test, 0.5, zone)) for zone in found}
+    assert by_rule["Europe/Berlin"] < by_rule["UTC"] / 2, by_rule
     assert found["UTC"] >= 4
     assert found["Europe/Berlin"] <= 2
