@@ -104,18 +104,14 @@ def subjects(seed: int, each: int = EACH) -> list[Subject]:
 
 def examined(seeds: Sequence[int] = SEEDS, each: int = EACH, budget: float = DEFAULT_BUDGET) -> list[Row]:
     """One row for each kind of service, over all seeds; the services of a seed are fitted together."""
-    judged: list[tuple[Subject, Run]] = []
-    calm: list[tuple[str, Run]] = []
+    judged: list[tuple[Subject, Run, Run]] = []
     for seed in seeds:
         some = subjects(seed, each)
         shard = fitted([one.case for one in some])
-        judged += zip(some, runs_of(shard, [one.case for one in some], budget), strict=True)
-        runs = runs_of(shard, [one.calm for one in some], budget)
-        calm += zip([one.group for one in some], runs, strict=True)
-    return [
-        _row(group, [pair for pair in judged if pair[0].group == group], [run for other, run in calm if other == group])
-        for group, _, _ in groups()
-    ]
+        faulty = runs_of(shard, [one.case for one in some], budget)
+        calm = runs_of(shard, [one.calm for one in some], budget)
+        judged += zip(some, faulty, calm, strict=True)
+    return [_row(group, [one for one in judged if one[0].group == group]) for group, _, _ in groups()]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -169,9 +165,9 @@ def _possible(days: ServiceDays, fault: Fault) -> bool:
     return 2 * abs(np.sqrt(total * fault.size) - np.sqrt(total)) / np.sqrt(variance / total) >= POSSIBLE_Z
 
 
-def _row(group: str, judged: Sequence[tuple[Subject, Run]], calm: Sequence[Run]) -> Row:
-    delays = {name: [delay_of(run, subject.faults[name]) for subject, run in judged] for name in FAULTS}
-    possible = {name: [name in subject.possible for subject, _ in judged] for name in FAULTS}
+def _row(group: str, judged: Sequence[tuple[Subject, Run, Run]]) -> Row:
+    delays = {name: [delay_of(run, subject.faults[name]) for subject, run, _ in judged] for name in FAULTS}
+    possible = {name: [name in subject.possible for subject, _, _ in judged] for name in FAULTS}
     found = {name: [delay is not None for delay in some] for name, some in delays.items()}
     return Row(
         group,
@@ -180,13 +176,13 @@ def _row(group: str, judged: Sequence[tuple[Subject, Run]], calm: Sequence[Run])
         {name: sum(some) for name, some in possible.items()},
         {name: sum(one and could for one, could in zip(found[name], possible[name], strict=True)) for name in FAULTS},
         {name: float(np.median([d for d in some if d is not None] or [np.nan])) for name, some in delays.items()},
-        _false_a_day([run for _, run in judged]),
+        _false_a_day([run for _, run, _ in judged]),
         sum(
             any(fault.end + GRACE <= first < fault.end + AFTER for fault in run.faults)
-            for _, run in judged
+            for _, run, _ in judged
             for first in _false(run)
         ),
-        _false_a_day(calm),
+        _false_a_day([calm for _, _, calm in judged]),
     )
 
 
